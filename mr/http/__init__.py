@@ -1,0 +1,1 @@
+"""Sixth floor, the front end: parse, call one service method, render. Start with `app.py`."""

@@ -1,0 +1,153 @@
+"""Hierarchical keys of the store, built in one place.
+
+No key starts with a slash; a prefix that is listed or counted ends in one, so `a` never matches `a1`. Parts
+that people choose freely (session keys) are percent-encoded; names are checked by `model.names` before.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+ACTIVE = "active/"
+DUE = "due/"
+WORKERS = "workers/"
+WORKFLOWS = "entities/workflow/"
+MESSAGE_KEY = "secrets/message_key"
+SWEEPER = "leaders/sweeper"
+
+
+def workflow(w: str) -> str:
+    return f"entities/workflow/{w}"
+
+
+def jobs(w: str) -> str:
+    return f"entities/job/{w}/"
+
+
+def job(w: str, name: str) -> str:
+    return f"entities/job/{w}/{name}"
+
+
+def steps(w: str) -> str:
+    return f"entities/step/{w}/"
+
+
+def step(w: str, name: str) -> str:
+    return f"entities/step/{w}/{name}"
+
+
+def handlers(w: str) -> str:
+    return f"entities/handler/{w}/"
+
+
+def handler(w: str, name: str) -> str:
+    return f"entities/handler/{w}/{name}"
+
+
+def library(w: str, version: str = "") -> str:
+    return f"library/{w}/{version}"
+
+
+def definition_set(w: str, digest: str = "") -> str:
+    return f"definition_sets/{w}/{digest}"
+
+
+def requests(w: str) -> str:
+    return f"entities/request/{w}/"
+
+
+def request(w: str, r: str) -> str:
+    return f"entities/request/{w}/{r}"
+
+
+def active(w: str, r: str) -> str:
+    """The fence."""
+    return f"active/{w}/{r}"
+
+
+def stopped(w: str, r: str = "") -> str:
+    """The marker that tells workers to kill what runs for a request that failed or was cancelled."""
+    return f"stopped/{w}/{r}" if w else "stopped/"
+
+
+def due(time: str, w: str, r: str) -> str:
+    return f"due/{time}/{w}/{r}"
+
+
+def facts(w: str, r: str) -> str:
+    """Everything below it is about invocations of the request."""
+    return f"entities/invocation/{w}/{r}/"
+
+
+def manifest(w: str, r: str, p: str) -> str:
+    return f"entities/invocation/{w}/{r}/manifest/{p}"
+
+
+def done(w: str, r: str, p: str, number: int | None = None) -> str:
+    """The record of one slice, or without a number the prefix to count."""
+    return f"entities/invocation/{w}/{r}/done/{p}/{'' if number is None else number}"
+
+
+def parts(w: str, r: str, p: str, number: int) -> str:
+    return f"entities/invocation/{w}/{r}/part/{p}/{number}/"
+
+
+def part(w: str, r: str, p: str, number: int, child: int) -> str:
+    return f"entities/invocation/{w}/{r}/part/{p}/{number}/{child}"
+
+
+def reduce(w: str, r: str, p: str) -> str:
+    return f"entities/invocation/{w}/{r}/reduce/{p}"
+
+
+def attempts(w: str, r: str, p: str, budget: str) -> str:
+    """The prefix to count for one budget: `exception`, `memory`, `lost_worker`."""
+    return f"entities/invocation/{w}/{r}/attempt/{p}/{budget}."
+
+
+def attempt(w: str, r: str, p: str, budget: str, execution: str) -> str:
+    return f"entities/invocation/{w}/{r}/attempt/{p}/{budget}.{execution}"
+
+
+def datasets(w: str, r: str) -> str:
+    return f"queues/dataset/{w}/{r}/"
+
+
+def chunks(w: str, r: str, execution: str, kind: str) -> str:
+    return f"queues/dataset/{w}/{r}/{execution}/{kind}/"
+
+
+def chunk(w: str, r: str, execution: str, kind: str, number: int) -> str:
+    """Numbers are padded, so that a plain listing is in order for people; readers go by number anyway."""
+    return f"queues/dataset/{w}/{r}/{execution}/{kind}/{number:08d}"
+
+
+def sessions(w: str, r: str, p: str = "", execution: str = "") -> str:
+    """The session of one execution of mapper `p`; without both, of the whole request."""
+    return f"entity_trees/sessions/{w}/{r}/{p}/{execution}/" if p else f"entity_trees/sessions/{w}/{r}/"
+
+
+def session(w: str, r: str, p: str, execution: str, key: str) -> str:
+    return f"entity_trees/sessions/{w}/{r}/{p}/{execution}/{quote(key, safe='')}"
+
+
+def session_name(key: str) -> str:
+    """The session key that the last part of a store key stands for."""
+    return unquote(key.rpartition("/")[2])
+
+
+def receipts(w: str, r: str) -> str:
+    return f"published/{w}/{r}/"
+
+
+def receipt(w: str, r: str, p: str, number: int | None = None) -> str:
+    """Receipt of a slice of `p`, or without a number of the reduce of `p`."""
+    return f"published/{w}/{r}/{p}/r" if number is None else f"published/{w}/{r}/{p}/{number}"
+
+
+def replies(front_end: str, r: str = "") -> str:
+    return f"replies/{front_end}/{r}"
+
+
+def worker(name: str) -> str:
+    return f"workers/{name}"
