@@ -1,0 +1,307 @@
+"""What a deployment decides, as frozen values in groups: read once from the environment, then handed in.
+
+`Settings.from_env` takes a mapping, so importing reads nothing, and a test passes a dict. How text becomes values
+stands in `environment.py`; here are the values, their defaults with the reasons, and the rules across fields.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mr.addresses import Bind, BrokerUrl, Endpoint, FileSystemUrl, StoreUrl
+from mr.environment import VARIABLES, Capability, Reading
+from mr.errors import ConfigError
+
+MEGABYTE = 1024 * 1024
+"""What `_mb` means here, in bytes."""
+
+DAY_S = 86400.0
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What the defaults that follow the machine are made of."""
+
+    cores: int
+    memory_mb: float
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine: the cores this process may use, and the memory that it or its container has."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        try:
+            memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        except (OSError, ValueError):
+            pass  # no container, or one without a limit ("max")
+        return cls(len(os.sched_getaffinity(0)), memory / MEGABYTE)
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the truth is kept. `request_max_mb` bounds one request, so that none can fill the store for all."""
+
+    url: StoreUrl
+    request_max_mb: float = 256.0
+
+    @property
+    def request_max_bytes(self) -> int:
+        """`request_max_mb` in bytes."""
+        return int(self.request_max_mb * MEGABYTE)
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where messages go. nsqd gives at most 2,500 at a time to one connection, so more would be no use."""
+
+    url: BrokerUrl
+    channel: str = "general_worker"
+    max_in_flight: int = 2500
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker takes on, and how it lets go.
+
+    `workflows` None: all, new ones included. `batch_size` None: sizes follow the measured rate. `drain_s` is
+    short because handed-back work runs elsewhere at once. `definitions_check_s` is only the fallback of a watch.
+    """
+
+    workflows: tuple[str, ...] | None = None
+    capabilities: tuple[Capability, ...] = (Capability("general"),)
+    consume: bool = True
+    executors: int
+    batch_size: int | None = None
+    drain_s: float = 10.0
+    definitions_check_s: float = 10.0
+
+
+class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one invocation, where neither handler nor step says otherwise.
+
+    `timeout_s` is wall clock, None: no limit; an hour, because a hung handler holds an executor for as long.
+    `memory_mb` is the address space of an executor. Output beyond `output_max_mb` is cut; pairs beyond
+    `dataset_max_mb` fail the invocation.
+    """
+
+    timeout_s: float | None = 3600.0
+    memory_mb: float
+    output_max_mb: float = 1.0
+    dataset_max_mb: float = 1024.0
+    debug: bool = False
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "debug"
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_mb` in bytes."""
+        return int(self.memory_mb * MEGABYTE)
+
+    @property
+    def output_max_bytes(self) -> int:
+        """`output_max_mb` in bytes."""
+        return int(self.output_max_mb * MEGABYTE)
+
+    @property
+    def dataset_max_bytes(self) -> int:
+        """`dataset_max_mb` in bytes."""
+        return int(self.dataset_max_mb * MEGABYTE)
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The front end. On the loopback by default, because who may push handlers owns the executors."""
+
+    bind: Bind = Bind(Endpoint("127.0.0.1", 8080))
+    body_max_mb: float = 1.0
+    wait_max_s: float = 3600.0
+    remote_addr_header: str = "HTTP_X_FORWARDED_FOR"
+    auth: Literal["off", "token"] = "off"
+
+    @property
+    def body_max_bytes(self) -> int:
+        """`body_max_mb` in bytes."""
+        return int(self.body_max_mb * MEGABYTE)
+
+
+class ResultSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How results leave: `inline`, `file`, `email`, `http`, or the path of a class."""
+
+    writer: str = "inline"
+
+
+class CleaningSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When finished requests go. `enabled` False: never. A `quiet_period_s` is used for all of them."""
+
+    enabled: bool = True
+    quiet_period_s: float | None = None
+    answered_keep_s: float = 5.0
+    result_keep_s: float = DAY_S
+    failed_keep_s: float = DAY_S
+
+    @property
+    def answered_s(self) -> float:
+        """How long a request stays whose result was answered, or written elsewhere."""
+        return self.answered_keep_s if self.quiet_period_s is None else self.quiet_period_s
+
+    @property
+    def unread_s(self) -> float:
+        """How long an inline result stays that nobody has read yet."""
+        return self.result_keep_s if self.quiet_period_s is None else self.quiet_period_s
+
+    @property
+    def failed_s(self) -> float:
+        """How long a failed or cancelled request stays."""
+        return self.failed_keep_s if self.quiet_period_s is None else self.quiet_period_s
+
+
+class FileSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """File systems: the one that handlers share, and the one for data too big for the store."""
+
+    shared: FileSystemUrl | None = None
+    blobs: FileSystemUrl | None = None
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The service's own log; what handlers print belongs to their invocations."""
+
+    debug: bool = False
+    stream: bool = True
+    path: str = ""
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A row of `mr config show`: the variable, its value without secrets, where that is from, what it means."""
+
+    name: str
+    value: str
+    origin: str
+    meaning: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of a process. `notices` are lines to print at start-up; `origins` says who set what."""
+
+    store: StoreSettings
+    broker: BrokerSettings
+    worker: WorkerSettings
+    handlers: HandlerSettings
+    http: HttpSettings = HttpSettings()
+    results: ResultSettings = ResultSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    files: FileSettings = FileSettings()
+    log: LogSettings = LogSettings()
+    development: bool = False
+    notices: tuple[str, ...] = ()
+    origins: Mapping[str, str] = {}
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        flags: Mapping[str, str] | None = None,
+        development: bool = False,
+        machine: Machine | None = None,
+    ) -> Settings:
+        """Read the settings.
+
+        `flags` are what the command line gave, under the names of the variables they stand for. `development`
+        is `mr dev`: everything is kept for a day, and only the loopback is served.
+        Raises: ConfigError with one line for each problem: variable, expectation, value.
+        """
+        reading = Reading(environ, flags or {})
+        machine = machine or Machine.here()
+        fields = reading.table()
+        store, broker = reading.backends()
+        executors = fields["worker"].setdefault("executors", machine.cores)
+        fields["handlers"].setdefault("memory_mb", max(64.0, float(int(0.8 * machine.memory_mb / executors))))
+        if development:
+            fields["cleaning"].setdefault("answered_keep_s", DAY_S)
+        settings = cls(
+            store=StoreSettings(url=store, **fields["store"]),
+            broker=BrokerSettings(url=broker, **fields["broker"]),
+            worker=WorkerSettings(**fields["worker"]),
+            handlers=HandlerSettings(**fields["handlers"]),
+            http=HttpSettings(**fields["http"]),
+            results=ResultSettings(**reading.result_writer()),
+            cleaning=CleaningSettings(**fields["cleaning"]),
+            files=FileSettings(**fields["files"]),
+            log=LogSettings(**fields["log"]),
+            development=development,
+            origins=reading.origins,
+        )
+        problems = reading.problems + [
+            # A default stands in for a value that could not be read: what follows from it is not the user's.
+            problem
+            for problem in settings.problems()
+            if not any(line.startswith(problem.partition(":")[0] + ":") for line in reading.problems)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        return msgspec.structs.replace(settings, notices=(*reading.notices(), *settings.remarks()))
+
+    def problems(self) -> list[str]:
+        """Rules across fields that are broken, a line for each."""
+        found = []
+        if self.development and not self.http.bind.is_local:
+            found.append(
+                f"MR_WEB_BIND: expected an address of this machine's loopback for mr dev, got: {self.http.bind}"
+            )
+        if self.http.auth == "token":
+            # Accepting it would promise a protection that does not exist.
+            found.append("MR_AUTH: expected off, because tokens do not exist yet, got: token")
+        if self.broker.url.kind == "nsq" and self.broker.max_in_flight < len(self.broker.url.nodes):
+            found.append(
+                f"MR_NSQ_MAX_IN_FLIGHT: expected at least one for each nsqd ({len(self.broker.url.nodes)}), "
+                f"got: {self.broker.max_in_flight}"
+            )
+        return found
+
+    def validate(self) -> None:
+        """Check the rules across fields; `from_env` has done so already.
+
+        Raises: ConfigError with one line for each problem.
+        """
+        if found := self.problems():
+            raise ConfigError(found)
+
+    def remarks(self) -> list[str]:
+        """What is allowed, and still worth a line at start-up."""
+        found = []
+        if not self.http.bind.is_local and self.http.auth == "off":
+            found.append(f"MR_WEB_BIND: {self.http.bind} may be reached from other machines, and MR_AUTH is off")
+        if self.cleaning.quiet_period_s is not None:
+            beside = [name for name in ("MR_RESULT_KEEP_S", "MR_FAILED_KEEP_S") if name in self.origins]
+            found.extend(f"{name}: no effect beside MR_CLEANUP_MANDATORY_QUIET_PERIOD_S" for name in beside)
+        found.extend(
+            f"MR_SYSTEM_CAPABILITIES: {capability} asks for more slots than MR_EXECUTORS={self.worker.executors}"
+            for capability in self.worker.capabilities
+            if capability.slots is not None and capability.slots > self.worker.executors
+        )
+        return found
+
+    def shown(self) -> list[Shown]:
+        """Every setting with its value and origin, for `mr config show`."""
+        rows = [
+            Shown("MR_STORE", str(self.store.url), self.origins.get("MR_STORE", "default"), "the store"),
+            Shown("MR_BROKER", str(self.broker.url), self.origins.get("MR_BROKER", "default"), "the broker"),
+        ]
+        for variable in VARIABLES:
+            value = getattr(getattr(self, variable.group), variable.field)
+            origin = self.origins.get(variable.name, "default")
+            rows.append(Shown(variable.name, _text(value), origin, variable.meaning))
+        writer_origin = self.origins.get("MR_RESULT_WRITER", "default")
+        rows.append(Shown("MR_RESULT_WRITER", self.results.writer, writer_origin, "how results leave"))
+        return rows
+
+
+def _text(value: Any) -> str:
+    """A value as its variable would spell it; empty where nothing is set."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
