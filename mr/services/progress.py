@@ -1,0 +1,671 @@
+"""Progress: what one execution has found out about a part of a request's tree, and what follows from it.
+
+A **visit** is one run of one message by one worker. It takes outcomes from executors and says what to run next,
+what to commit, and what to publish. It does no I/O: whoever drives it (the supervisor, or the simulation) carries
+its units to the committer and its work to executors. One unit is under way at a time.
+
+The rule that makes it quick is "work first, give back later": children of a mapper that ran here become a local
+backlog at once, and nothing is recorded while that may all be over within milliseconds. A small tree so becomes
+one transaction. What is not started after SPREAD_AFTER_S is published for others.
+
+The rule that makes it right is that the manifest comes first: it fixes the children, and everything below is
+committed with it or after it. If another execution's manifest is there already, the visit is void (`Verdict.LOST`):
+whatever it has not committed is thrown away, and its message is opened anew against what the store says.
+
+A repeat is harmless: every fact is created once, under the request's fence, and says the same whoever writes it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from mr import codec
+from mr.codec import Items
+from mr.model import ids
+from mr.model.dataset import Chunks, Payload
+from mr.model.definitions import DefinitionSet
+from mr.model.invocation import PARTS, Done, ErrorReport, Manifest, Part
+from mr.model.invocation import Due as DueFact
+from mr.model.message import Level, Message
+from mr.model.outcome import Data, Failed, Mapped, Outcome, Reduced, Results, Returned
+from mr.model.request import RequestState
+from mr.ports.broker import Publication
+from mr.rules import fan_out, keys, retry, routing
+from mr.services.branch import Branch, Run, Slice
+from mr.services.unit import End, Fact, Receipted, Unit, Verdict
+from mr.services.work import MapWork, ReduceWork, Work, Worker
+
+DEPTH_MAX = 32
+INLINE_MAX = 256 * 1024
+"""Bytes of data that stand in a record or travel in a message; more goes into chunks."""
+REPLY_MAX = 64 * 1024
+
+
+class Visit:
+    """One execution of one message. See the module's text; the public methods are in the order of its life."""
+
+    def __init__(
+        self,
+        *,
+        worker: Worker,
+        execution: str,
+        workflow: str,
+        request_id: str,
+        epoch: int,
+        definitions_hash: str,
+        definitions: DefinitionSet,
+        levels: dict[str, Level],
+        request: bytes | None = None,
+    ) -> None:
+        self.worker, self.execution = worker, execution
+        self.workflow, self.request_id, self.epoch = workflow, request_id, epoch
+        self.definitions_hash, self.definitions = definitions_hash, definitions
+        self.started = worker.now()
+        self.verdict: Verdict | None = None
+        self._request = request
+        self._levels = levels
+        self._branches: dict[str, Branch] = {}
+        self._stack: list[Branch] = []
+        self._reduces: deque[ReduceWork] = deque()
+        self._running: dict[int, Work] = {}
+        self._number = 0
+        # Facts in the order in which they may be committed: manifests from the top, results, reduces that are due.
+        self._manifests: list[tuple[int, Fact]] = []
+        self._facts: list[Fact] = []
+        self._dues: list[Fact] = []
+        self._counts: list[str] = []
+        self._messages: list[Message] = []
+        self._end: End | None = None
+        self._is_urgent = False
+        self._on_written: dict[str, Callable[[], None]] = {}
+        self._on_count: dict[str, Callable[[int], None]] = {}
+        self._in_flight: Unit | None = None
+        self._fresh: list[Branch] = []
+        self._touched: dict[tuple[str, int], Slice] = {}
+        self._attempts: dict[str, int] = {}
+
+    # -- what to do at first: said by whoever opened the message ------------------------------------------------
+
+    def add_map(self, p: str, first: int, to: int, items: Items | None) -> None:
+        """Children `first` up to `to` of a mapper whose manifest stands are to be run."""
+        branch = self._foreign(p)
+        assert branch.size is not None
+        for number in range(first // branch.size, (to - 1) // branch.size + 1):
+            part = branch.slice_of(number * branch.size)
+            part.singly = first > part.start or to < part.stop
+        self._queue(branch, first, to, items)
+
+    def add_slice(self, p: str, number: int) -> None:
+        """All parts of a slice stand, its `done` does not."""
+        self._foreign(p)
+        self._slice_counted(p, number)
+
+    def add_reduce(self, p: str, *, again: bool) -> None:
+        """A reduce is due. `again`: perhaps nobody has recorded that it is."""
+        step = self._step_of(p)
+        if not self._offers(self.definitions.reducer(step).capability):
+            self._reduce_elsewhere(p)
+        elif again:
+            self._reduce_due(p)
+        else:
+            self._reduces.append(self._reduce_work(p))
+
+    def add_end(self) -> None:
+        """The root is done, but the request is still active: only a store without transactions comes here."""
+        self._end = End(state=RequestState.SUCCEEDED)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `next` would give some."""
+        return self.verdict is None and (bool(self._reduces) or bool(self._stack))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to run, to wait for, or to commit."""
+        if self.verdict is not None:
+            return not self._running
+        return not (
+            self._running or self._in_flight or self._end or self._facts or self._manifests or self._dues
+            or self._messages or self._counts or self._fresh or self._touched or self.has_work
+        )  # fmt: skip
+
+    @property
+    def holds(self) -> list[str]:
+        """The paths of mappers and reduces that this visit has in hand, for the worker's record."""
+        return [p for p, b in self._branches.items() if b.backlog or b.made_here] + [
+            w.p for w in self._running.values()
+        ]
+
+    def next(self, limit: int) -> Work | None:
+        """The next piece of work for a free executor: a reduce, or up to `limit` children of one mapper."""
+        if self.verdict is not None or self._end is not None:
+            return None
+        self._number += 1
+        if self._reduces:
+            reduce = self._reduces.popleft()
+            reduce.number = self._number
+            self._running[self._number] = reduce
+            return reduce
+        if not self._stack:
+            return None
+        # The newest branch first: what is deep is finished, and forgotten, before what is wide.
+        branch = self._stack[-1]
+        first, to, items = branch.backlog.popleft()
+        stop = min(to, first + limit)
+        if stop < to:
+            branch.backlog.appendleft((stop, to, items and items.cut(stop - first, to - first)))
+        elif not branch.backlog:
+            self._stack.pop()
+        work = MapWork(
+            number=self._number, p=branch.p, step=branch.step, first=first, to=stop,
+            items=items and items.cut(0, stop - first),
+        )  # fmt: skip
+        self._running[work.number] = work
+        return work
+
+    def record(self, work: Work, outcome: Outcome) -> None:
+        """Take in what an executor reports of work that is running."""
+        if self.verdict is not None or self._end is not None:
+            return
+        if isinstance(work, ReduceWork):
+            parent, child = ids.parent(work.p)
+            if isinstance(outcome, Reduced):
+                self._result(self._holder(parent, child), child, outcome)
+            elif isinstance(outcome, Failed):
+                self._failed(work.p, self.definitions.steps[work.step].reducer, outcome, retry_with=work)
+            return
+        branch = self._branches[work.p]
+        match outcome:
+            case Results():
+                self._results(branch, outcome)
+            case Mapped():
+                self._mapped(branch, outcome)
+            case Returned():
+                self._returned(branch, outcome)
+            case Reduced():
+                self._result(branch, outcome.child, outcome)
+            case Failed():
+                p = ids.child(work.p, outcome.child)
+                if outcome.returned is not None:
+                    again = self._returned(branch, outcome.returned, publish=False)
+                    self._failed(p, self.definitions.steps[work.step].reducer, outcome, retry_with=again)
+                else:
+                    self._failed(p, self.definitions.steps[work.step].mapper, outcome, retry_with=work)
+
+    def finished(self, work: Work, upto: int | None = None, *, keep: bool = False, without: int | None = None) -> None:
+        """The executor is through with the work, or ended it before child `upto`.
+
+        The rest, except child `without`, goes to others, or with `keep` back into the backlog.
+        """
+        self._running.pop(work.number, None)
+        if isinstance(work, ReduceWork) or upto is None or upto >= work.to or self.verdict is not None:
+            return
+        branch = self._branches[work.p]
+        ranges = [(upto, work.to)] if without is None else [(upto, without), (without + 1, work.to)]
+        for first, to in ranges:
+            if first < to:
+                rest = work.items and work.items.cut(first - work.first, to - work.first)
+                if keep:
+                    self._push(branch, first, to, rest)
+                else:
+                    self._give_back(branch, first, to, rest)
+
+    def unfinished(self, work: Work) -> None:
+        """The work did not start, or is to be run again from its start."""
+        self._running.pop(work.number, None)
+        if self.verdict is not None:
+            return
+        if isinstance(work, ReduceWork):
+            self._reduces.append(work)
+        else:
+            self._push(self._branches[work.p], work.first, work.to, work.items)
+
+    # -- committing ---------------------------------------------------------------------------------------------
+
+    def harvest(self, *, share: bool = True, drain: bool = False) -> Unit | None:
+        """What to commit now, if it is time.
+
+        It is time when nothing runs or waits here any more, when the visit is older than SPREAD_AFTER_S, when
+        something must be known before it goes on, or when the worker drains. `share`: what has not been started
+        is published for others (then, and with `drain`).
+        """
+        if self._in_flight is not None or self.verdict is not None:
+            return None
+        is_old = self.worker.now() - self.started >= fan_out.SPREAD_AFTER_S
+        if not (is_old or drain or self._end or self._is_urgent or not (self._running or self.has_work)):
+            return None
+        is_failing = self._end is not None and self._end.state is RequestState.FAILED
+        self._settle(share=((share and is_old) or drain) and not is_failing, drain=drain and not is_failing)
+        if is_failing:
+            # What is known is kept for those who look why; nothing is to be done about it any more.
+            self._messages, self._counts = [], []
+        self._is_urgent = False
+        unit = self._unit()
+        if unit is not None:
+            self._in_flight = unit
+        return unit
+
+    def committed(self, receipt: Receipted) -> None:
+        """What became of the unit that `harvest` gave."""
+        unit, self._in_flight = self._in_flight, None
+        assert unit is not None
+        if receipt.verdict is not Verdict.COMMITTED or unit.end is not None:
+            self.verdict = Verdict.ENDED if receipt.verdict is Verdict.COMMITTED else receipt.verdict
+            return
+        for fact in unit.facts:
+            then = self._on_written.pop(fact.key, None)
+            if then is not None and fact.key not in receipt.others:
+                then()
+        for prefix in unit.counts:
+            counted = self._on_count.pop(prefix, None)
+            if counted is not None:
+                counted(receipt.counts[prefix])
+
+    # -- outcomes -----------------------------------------------------------------------------------------------
+
+    def _results(self, branch: Branch, outcome: Results) -> None:
+        self._put(branch, Run(outcome.first, outcome.items, outcome.us, outcome.outputs))
+
+    def _result(self, branch: Branch, child: int, outcome: Reduced) -> None:
+        pairs = outcome.pairs
+        outputs = {child: outcome.output} if outcome.output else {}
+        if isinstance(pairs, Items) and pairs.size_bytes <= INLINE_MAX:
+            self._put(branch, Run(child, Items.of([pairs.array()]), array("I", [outcome.us]), outputs))
+        else:
+            self._leave(branch, child, child + 1)
+            self._part(branch, child, _payload(pairs), outcome.us, outcome.output)
+
+    def _put(self, branch: Branch, run: Run) -> None:
+        branch.put(run)
+        if branch.size is not None:
+            for number in range(run.first // branch.size, (run.first + len(run.items) - 1) // branch.size + 1):
+                self._touched[branch.p, number] = branch.slices[number]
+        self._complete(branch)
+
+    def _complete(self, branch: Branch) -> None:
+        """If all children are here, go on to the reduce without asking the store."""
+        if not branch.is_complete or branch.p == ids.ROOT:
+            return
+        branch.is_reducing = True
+        datasets, branch.retained = branch.datasets(), None
+        step = self._step_of(branch.p)
+        if self._offers(self.definitions.reducer(step).capability):
+            level, session = branch.level(), branch.session
+            self._reduces.append(
+                ReduceWork(number=0, p=branch.p, step=step, level=level, datasets=datasets, session=session)
+            )
+        else:
+            self._reduce_elsewhere(branch.p)
+
+    def _reduce_elsewhere(self, p: str) -> None:
+        """The reduce of `p` is due and goes to another worker; so its result is not this visit's any more."""
+        self._dues.append(self._due_fact(p))
+        self._messages.append(self._message(kind="reduce", p=p))
+        parent, child = ids.parent(p)
+        above = self._branches.get(parent)
+        if above is not None:
+            self._leave(above, child, child + 1)
+
+    def _mapped(self, branch: Branch, outcome: Mapped) -> None:
+        p = ids.child(branch.p, outcome.child)
+        problem = self._refuse(p, outcome)
+        if problem is not None:
+            kind, name, text = problem
+            report = ErrorReport(class_=kind, type=name, message=text, output=outcome.output)
+            handler = self.definitions.steps[branch.step].mapper
+            self._failed(p, handler, Failed(child=outcome.child, report=report), retry_with=None)
+            return
+        below = Branch(p, outcome.count, outcome.step, self.execution, made_here=True)
+        below.session, below.sessions = outcome.session, len(outcome.session)
+        below.args = outcome.args if isinstance(outcome.args, Items) else None
+        below.manifest = Manifest(
+            execution=self.execution, step=outcome.step, count=outcome.count, args=_payload(outcome.args),
+            session=len(outcome.session), worker=self.worker.name, at=self.worker.stamp(), output=outcome.output,
+        )  # fmt: skip
+        self._branches[p] = below
+        self._fresh.append(below)
+        if outcome.count == 0:
+            self._complete(below)
+        else:
+            self._queue(below, 0, outcome.count, below.args)
+
+    def _refuse(self, p: str, outcome: Mapped) -> tuple[str, str, str] | None:
+        if outcome.step not in self.definitions.steps:
+            known = ", ".join(sorted(self.definitions.steps))
+            text = f"mapped to step {outcome.step!r}, which workflow {self.workflow!r} does not have; it has: {known}"
+            return "rejected", "UnknownStep", text
+        if ids.depth(p) >= DEPTH_MAX:
+            text = f"mapped to step {outcome.step!r} at depth {ids.depth(p)}; steps nest at most {DEPTH_MAX} deep"
+            return "rejected", "TooDeep", text
+        if outcome.count > fan_out.CHILDREN_MAX:
+            text = f"mapped to {outcome.count} children; at most {fan_out.CHILDREN_MAX} are allowed"
+            return "output_limit", "TooManyChildren", text
+        return None
+
+    def _returned(self, branch: Branch, outcome: Returned, *, publish: bool = True) -> ReduceWork:
+        """A mapper returned data that is reduced later: the data becomes a manifest of its own."""
+        p = ids.child(branch.p, outcome.child)
+        manifest = Manifest(
+            execution=self.execution, data=_payload(outcome.rows), session=len(outcome.session),
+            worker=self.worker.name, at=self.worker.stamp(), output=outcome.output,
+        )  # fmt: skip
+        level = Level(0, 1, "", len(outcome.session), self.execution)
+        self._levels[p] = level
+        self._session_facts(p, outcome.session)
+        fact = Fact(keys.manifest(self.workflow, self.request_id, p), codec.encode(manifest))
+        self._manifests.append((ids.depth(p), fact))
+        work = ReduceWork(number=0, p=p, step=branch.step, level=level, rows=outcome.rows, session=outcome.session)
+        if publish and self._offers(self.definitions.reducer(branch.step).capability):
+            self._reduces.append(work)
+        elif publish:
+            self._reduce_elsewhere(p)
+        return work
+
+    def _failed(self, p: str, handler: str, outcome: Failed, *, retry_with: Work | None) -> None:
+        ref = self.definitions.handlers[handler]
+        budget = retry.budget(outcome.report.class_, ref.attempts)
+        nth = self._attempts[p] = self._attempts.get(p, 0) + 1
+        report = msgspec.structs.replace(
+            outcome.report, handler=handler, version=ref.version, invocation=f"{self.request_id}.{p}",
+            attempt=nth, worker=self.worker.name, at=self.worker.stamp(),
+        )  # fmt: skip
+        fact = Fact(
+            keys.attempt(self.workflow, self.request_id, p, budget.name, f"{self.execution}.{nth}"),
+            codec.encode(report),
+        )
+        self._facts.append(fact)
+        if budget.attempts <= 1 or retry_with is None:
+            self._fail(p, report)
+            return
+        prefix = keys.attempts(self.workflow, self.request_id, p, budget.name)
+        self._counts.append(prefix)
+        self._is_urgent = True
+
+        def counted(attempts: int) -> None:
+            if attempts >= budget.attempts:
+                self._fail(p, msgspec.structs.replace(report, attempt=attempts))
+            elif isinstance(retry_with, ReduceWork):
+                self._reduces.append(retry_with)
+            else:
+                start = outcome.child - retry_with.first
+                items = retry_with.items and retry_with.items.cut(start, start + 1)
+                self._push(self._branches[retry_with.p], outcome.child, outcome.child + 1, items)
+
+        self._on_count[prefix] = counted
+
+    def _fail(self, p: str, report: ErrorReport) -> None:
+        if self._end is None:
+            self._end = End(state=RequestState.FAILED, failed=p, report=report)
+
+    # -- what the tree looks like from here ---------------------------------------------------------------------
+
+    def _offers(self, capability: str) -> bool:
+        return capability in self.worker.capabilities
+
+    def _step_of(self, p: str) -> str:
+        """The step that `p` ran as."""
+        return self._level(ids.parent(p)[0]).step
+
+    def _level(self, p: str) -> Level:
+        branch = self._branches.get(p)
+        return branch.level() if branch is not None else self._levels[p]
+
+    def _foreign(self, p: str) -> Branch:
+        """The branch of a mapper whose manifest stands; this visit has some of its children at most."""
+        branch = self._branches.get(p)
+        if branch is None:
+            level = self._levels[p]
+            branch = self._branches[p] = Branch(p, level.count, level.step, level.execution, made_here=False)
+            branch.size, branch.sessions = level.slice, level.session
+        return branch
+
+    def _holder(self, p: str, child: int) -> Branch:
+        """The branch of `p`, to take the result of a child that this visit may not have had before."""
+        branch = self._foreign(p)
+        if not branch.made_here:
+            assert branch.size is not None
+            if child // branch.size not in branch.slices:
+                part = branch.slice_of(child)
+                part.singly = part.stop - part.start > 1
+        return branch
+
+    def _queue(self, branch: Branch, first: int, to: int, items: Items | None) -> None:
+        if self._offers(self.definitions.mapper(branch.step).capability):
+            self._push(branch, first, to, items)
+        else:
+            self._give_back(branch, first, to, items)
+
+    def _push(self, branch: Branch, first: int, to: int, items: Items | None) -> None:
+        if not branch.backlog:
+            self._stack.append(branch)
+        branch.backlog.append((first, to, items))
+
+    def _reduce_work(self, p: str) -> ReduceWork:
+        level = self._level(p)
+        branch = self._branches.get(p)
+        session = branch.session if branch is not None and branch.made_here else None
+        return ReduceWork(number=0, p=p, step=self._step_of(p), level=level, session=session if level.session else {})
+
+    # -- giving to others ---------------------------------------------------------------------------------------
+
+    def _leave(self, branch: Branch, first: int, to: int) -> None:
+        """Others will have the results of these children, and so perhaps that of the branch itself."""
+        if branch.size is None:
+            self._fix(branch)
+        assert branch.size is not None
+        for number in range(first // branch.size, (to - 1) // branch.size + 1):
+            part = branch.slice_of(number * branch.size)
+            part.singly = part.stop - part.start > 1
+            if part.have:
+                self._touched[branch.p, number] = part
+        if not branch.is_shared:
+            branch.is_shared = True
+            if branch.p != ids.ROOT:
+                parent, child = ids.parent(branch.p)
+                if parent in self._branches:
+                    self._leave(self._branches[parent], child, child + 1)
+
+    def _give_back(self, branch: Branch, first: int, to: int, items: Items | None) -> None:
+        self._leave(branch, first, to)
+        assert branch.size is not None
+        handler = self.definitions.mapper(branch.step)
+        seconds_each = self.worker.seconds_each(handler.version)
+        for start, stop in fan_out.messages(
+            first, to, size=branch.size, seconds_each=seconds_each, forced=self.worker.batch_size
+        ):
+            args = items.cut(start - first, stop - first) if items is not None else None
+            self._messages.append(
+                self._message(
+                    kind="map", p=branch.p, from_=start, to=stop,
+                    args=args.raw() if args is not None and args.size_bytes <= INLINE_MAX else msgspec.Raw(b"null"),
+                )
+            )  # fmt: skip
+
+    def _message(self, **fields: object) -> Message:
+        return Message(
+            w=self.workflow,
+            r=self.request_id,
+            epoch=self.epoch,
+            set=self.definitions_hash,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    def _publication(self, message: Message) -> Publication:
+        """Address a message and give it the levels above it, which are settled by now."""
+        parent = message.p if message.kind == "map" else ids.parent(message.p)[0]
+        levels = [self._level(above) for above in ids.ancestors(parent)]
+        step = levels[-1].step
+        if message.kind == "map":
+            topic = routing.topic(self.workflow, "map", self.definitions.mapper(step).capability)
+        else:
+            levels.append(self._level(message.p))
+            topic = routing.topic(self.workflow, "reduce", self.definitions.reducer(step).capability)
+        return Publication(topic, self.worker.seal(msgspec.structs.replace(message, levels=levels)))
+
+    # -- what is to be written ----------------------------------------------------------------------------------
+
+    def _settle(self, *, share: bool, drain: bool) -> None:
+        """Turn what is known into facts and messages."""
+        while share and self._stack:
+            branch = self._stack.pop()
+            while branch.backlog:
+                self._give_back(branch, *branch.backlog.popleft())
+        while drain and self._reduces:
+            self._reduce_elsewhere(self._reduces.popleft().p)
+        for branch in self._fresh:
+            self._settle_manifest(branch)
+        self._fresh = []
+        for (p, _), part in list(self._touched.items()):
+            self._settle_slice(self._branches[p], part)
+
+    def _fix(self, branch: Branch) -> None:
+        if branch.have == branch.count:
+            size = min(max(branch.count, 1), fan_out.SLICE_MAX)
+        else:
+            version = self.definitions.mapper(branch.step).version
+            size = fan_out.slice_size(
+                branch.count, self.worker.slots(),
+                seconds_each=self.worker.seconds_each(version), forced=self.worker.batch_size,
+            )  # fmt: skip
+        branch.fix(size)
+        for number, part in branch.slices.items():
+            if part.have:
+                self._touched[branch.p, number] = part
+
+    def _settle_manifest(self, branch: Branch) -> None:
+        if branch.size is None:
+            self._fix(branch)
+        assert branch.manifest is not None
+        assert branch.size is not None
+        self._session_facts(branch.p, branch.session)
+        manifest = msgspec.structs.replace(branch.manifest, slice=branch.size)
+        fact = Fact(keys.manifest(self.workflow, self.request_id, branch.p), codec.encode(manifest))
+        self._manifests.append((ids.depth(branch.p), fact))
+        branch.manifest = None
+
+    def _session_facts(self, p: str, session: dict[str, bytes]) -> None:
+        for name, value in session.items():
+            key = keys.session(self.workflow, self.request_id, p, self.execution, name)
+            self._manifests.append((ids.depth(p), Fact(key, value, once=False)))
+
+    def _settle_slice(self, branch: Branch, part: Slice) -> None:
+        """A slice that is here in full is one record; one that is shared is a part for each child."""
+        if part.is_full:
+            del self._touched[branch.p, part.number]
+            runs, part.runs = sorted(part.runs, key=lambda run: run.first), []
+            items = Items.join([run.items for run in runs])
+            if branch.p == ids.ROOT:
+                self._succeed(items, runs)
+            elif items.size_bytes <= INLINE_MAX:
+                self._facts.append(self._done_fact(branch, part.number, items, runs))
+                self._count_slices(branch)
+            else:
+                self._write_parts(branch, runs)
+        elif part.singly:
+            del self._touched[branch.p, part.number]
+            runs, part.runs = part.runs, []
+            self._write_parts(branch, runs)
+
+    def _write_parts(self, branch: Branch, runs: list[Run]) -> None:
+        for run in runs:
+            for child, document in enumerate(run.items, run.first):
+                payload = Payload(inline=msgspec.Raw(document))
+                self._part(branch, child, payload, run.us[child - run.first], run.outputs.get(child, ""))
+
+    def _part(self, branch: Branch, child: int, payload: Payload, us: int, output: str) -> None:
+        part = branch.slice_of(child)
+        record = Part(
+            execution=self.execution,
+            result=payload,
+            worker=self.worker.name,
+            at=self.worker.stamp(),
+            us=us,
+            output=output,
+        )
+        key = keys.part(self.workflow, self.request_id, branch.p, part.number, child)
+        self._facts.append(Fact(key, codec.encode(record)))
+        prefix = keys.parts(self.workflow, self.request_id, branch.p, part.number)
+        if prefix not in self._counts:
+            self._counts.append(prefix)
+
+        def are_counted(parts: int) -> None:
+            if parts >= part.stop - part.start:
+                self._slice_counted(branch.p, part.number)
+
+        self._on_count[prefix] = are_counted
+
+    def _slice_counted(self, p: str, number: int) -> None:
+        """All parts of a slice stand."""
+        if p == ids.ROOT:
+            self._end = End(state=RequestState.SUCCEEDED, done=self._parts_fact(p, number))
+        else:
+            self._facts.append(self._parts_fact(p, number))
+            self._count_slices(self._branches[p])
+
+    def _parts_fact(self, p: str, number: int) -> Fact:
+        return Fact(keys.done(self.workflow, self.request_id, p, number), PARTS)
+
+    def _done_fact(self, branch: Branch, number: int, items: Items, runs: list[Run]) -> Fact:
+        record = Done(
+            execution=self.execution, results=Payload(inline=items.raw()), worker=self.worker.name,
+            at=self.worker.stamp(), us=[us for run in runs for us in run.us],
+            outputs={str(child): text for run in runs for child, text in run.outputs.items()},
+        )  # fmt: skip
+        return Fact(keys.done(self.workflow, self.request_id, branch.p, number), codec.encode(record))
+
+    def _count_slices(self, branch: Branch) -> None:
+        if branch.is_reducing:
+            return
+        prefix = keys.done(self.workflow, self.request_id, branch.p)
+        if prefix not in self._counts:
+            self._counts.append(prefix)
+
+        def counted(done: int) -> None:
+            assert branch.size is not None
+            if done >= fan_out.slices(branch.count, branch.size):
+                self._reduce_due(branch.p)
+
+        self._on_count[prefix] = counted
+
+    def _due_fact(self, p: str) -> Fact:
+        return Fact(keys.reduce(self.workflow, self.request_id, p), codec.encode(DueFact(execution=self.execution)))
+
+    def _reduce_due(self, p: str) -> None:
+        """All children are done. Whoever records that runs the reduce, or publishes it."""
+        if self._offers(self.definitions.reducer(self._step_of(p)).capability):
+            fact = self._due_fact(p)
+            self._dues.append(fact)
+            self._on_written[fact.key] = lambda: self._reduces.append(self._reduce_work(p))
+        else:
+            self._reduce_elsewhere(p)
+
+    def _succeed(self, items: Items, runs: list[Run]) -> None:
+        branch = self._branches[ids.ROOT]
+        pairs = Items.parse(items.item(0)) if items.size_bytes <= REPLY_MAX else None
+        self._end = End(state=RequestState.SUCCEEDED, done=self._done_fact(branch, 0, items, runs), pairs=pairs)
+
+    def _unit(self) -> Unit | None:
+        manifests = [fact for _, fact in sorted(self._manifests, key=lambda pair: pair[0])]
+        facts, counts, end = manifests + self._facts + self._dues, self._counts, self._end
+        publications = [self._publication(message) for message in self._messages]
+        if not (facts or counts or end or publications):
+            return None
+        self._manifests, self._facts, self._dues, self._counts, self._messages = [], [], [], [], []
+        return Unit(
+            workflow=self.workflow, request_id=self.request_id, epoch=self.epoch, facts=facts, end=end,
+            counts=counts, messages=publications, request=self._request,
+        )  # fmt: skip
+
+    def running(self) -> Iterator[Work]:
+        """The work that executors have in hand."""
+        return iter(self._running.values())
+
+
+def _payload(data: Data) -> Payload:
+    return Payload(chunks=data) if isinstance(data, Chunks) else Payload(inline=data.raw())

@@ -1,0 +1,54 @@
+"""Work: what a visit gives to an executor, and what it must know of the worker it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from mr.codec import Items
+from mr.model.message import Level, Message
+from mr.model.outcome import Data
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """What a visit must know of the worker that it runs on. `slots` are the executors of the whole fleet."""
+
+    name: str
+    capabilities: frozenset[str]
+    slots: Callable[[], int]
+    seal: Callable[[Message], bytes]
+    now: Callable[[], float]
+    stamp: Callable[[], str]
+    seconds_each: Callable[[str], float | None]
+    batch_size: int | None = None
+
+
+class MapWork(msgspec.Struct, kw_only=True, eq=False):
+    """Run children `first` up to `to` of mapper `p`. `items` are their arguments, None if still to be read."""
+
+    number: int
+    p: str
+    step: str
+    first: int
+    to: int
+    items: Items | None
+
+
+class ReduceWork(msgspec.Struct, kw_only=True, eq=False):
+    """Reduce `p`, which ran as `step`.
+
+    `rows`: the combined data of a leaf; `datasets`: the results of its children in order; neither: read them
+    from the store. `session` is None where it has to be read, too.
+    """
+
+    number: int
+    p: str
+    step: str
+    level: Level
+    rows: Data | None = None
+    datasets: list[Items] | None = None
+    session: dict[str, bytes] | None = None
+
+
+Work = MapWork | ReduceWork
