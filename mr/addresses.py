@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Literal
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
 
@@ -53,17 +53,25 @@ class Bind(msgspec.Struct, frozen=True):
 
 
 class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
-    """The store: `path` of a SQLite file, or the `endpoints` of one etcd cluster, with TLS or without."""
+    """The store: `path` of a SQLite file, or the `endpoints` of one etcd cluster and a user of it.
+
+    Printing leaves the password out.
+    """
 
     kind: Literal["sqlite", "etcd3", "etcd2"]
     path: str = ""
     endpoints: tuple[Endpoint, ...] = ()
-    tls: bool = False
+    username: str = ""
+    password: str = ""
 
     def __str__(self) -> str:
         if self.kind == "sqlite":
             return f"sqlite:///{self.path}"
-        return f"{self.kind}://{','.join(map(str, self.endpoints))}" + ("?tls=1" if self.tls else "")
+        user = f"{quote(self.username, safe='')}:***@" if self.username else ""
+        return f"{self.kind}://{user}{','.join(map(str, self.endpoints))}"
+
+    def __repr__(self) -> str:
+        return f"StoreUrl({str(self)!r})"
 
 
 class NsqNode(msgspec.Struct, frozen=True):
@@ -153,19 +161,26 @@ def parse_bind(text: str) -> Bind:
 
 
 def parse_store(text: str) -> StoreUrl:
-    """`sqlite:///relative`, `sqlite:////absolute`, `etcd3://host:port[,host:port][?tls=1]`, `etcd2://…`."""
+    """`sqlite:///relative`, `sqlite:////absolute`, `etcd3://[user:password@]host:port[,host:port]`, `etcd2://…`.
+
+    User and password are percent-encoded where they hold `:`, `@`, `/` or `%`.
+    """
     expectation = "sqlite:///file, sqlite:////absolute/file, etcd3://host:port[,host:port] or etcd2://host:port"
     scheme, rest = _split(text, expectation)
     if scheme == "sqlite":
         return StoreUrl(kind="sqlite", path=_sqlite_path(rest))
     if scheme not in ("etcd3", "etcd2"):
         raise ValueError(expectation)
-    hosts, options = _options(rest, known=("tls",))
-    tls = options.get("tls", "0")
-    if tls not in ("0", "1"):
-        raise ValueError("tls=0 or tls=1")
-    endpoints = parse_endpoints(hosts, default_port=ETCD_PORT)
-    return StoreUrl(kind="etcd3" if scheme == "etcd3" else "etcd2", endpoints=endpoints, tls=tls == "1")
+    login, at, hosts = rest.rpartition("@")
+    username, colon, password = login.partition(":")
+    if at and not (username and colon and password):
+        raise ValueError(f"{scheme}://user:password@host:port")
+    return StoreUrl(
+        kind="etcd3" if scheme == "etcd3" else "etcd2",
+        endpoints=parse_endpoints(hosts.removesuffix("/"), default_port=ETCD_PORT),
+        username=unquote(username),
+        password=unquote(password),
+    )
 
 
 def parse_broker(text: str) -> BrokerUrl:
@@ -227,8 +242,6 @@ def _sqlite_path(rest: str) -> str:
 
 def _options(rest: str, *, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     hosts, _, query = rest.partition("?")
-    if "@" in hosts:
-        raise ValueError("no user and password in the URL, because logging in is not supported yet")
     found = parse_qs(query, keep_blank_values=True)
     if unknown := sorted(set(found) - set(known)):
         raise ValueError(f"no option but {', '.join(known)} (there is {', '.join(unknown)})")

@@ -191,14 +191,14 @@ VARIABLES = (
 JOINED = ("MR_STORE", "MR_BROKER", "MR_RESULT_WRITER", "MR_RESULT_WRITER_FQ_CLASS")
 CLUSTER = ("MR_ETCD_HOST", "MR_ETCD_PORT", "MR_NSQD_HOSTS")
 CLUSTER_DETAILS = ("MR_ETCD_API", "MR_ETCD_IS_SSL")
-IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_\w+|KV_CACHE)")
+IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_(TYPE|REDIS_\w+)|KV_CACHE)")
 """JobX's variables for parts that mr does not have."""
 LATER = re.compile(
     r"MR_(RESULT_(FILE|EMAIL|HTTP)_WRITER_\w+|EMAIL_SMTP_\w+|LOG_(EMAIL|HTTP)_\w+|HANDLER_(EMAIL|HTTP)_LOG_LEVEL"
     r"|WORKFLOW_SCOPE_FACTORY_FQ_CLASS|FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)"
 )
 """Variables of JobX for parts that mr does not have yet."""
-ELSEWHERE = ("MR_VENV", "MR_NO_COLOR")
+ELSEWHERE = ("MR_CACHE_DIR", "MR_NO_COLOR", "MR_VENV")
 """Read by scripts and the terminal, not by the settings."""
 
 _JOBX_WRITERS = {
@@ -253,7 +253,7 @@ class Reading:
     def backends(self) -> tuple[StoreUrl, BrokerUrl]:
         """Store and broker: named by URL, or by any of JobX's variables, or embedded."""
         cluster = [name for name in CLUSTER if self.get(name) is not None]
-        store = self.value("MR_STORE", addresses.parse_store)
+        store = self.value("MR_STORE", addresses.parse_store, secret="@" in (self.get("MR_STORE") or ""))
         broker = self.value("MR_BROKER", addresses.parse_broker)
         by_cluster = f"{self.origins[cluster[0]]} ({', '.join(cluster)})" if cluster else ""
         if store is None:
@@ -274,10 +274,12 @@ class Reading:
         port = self.value("MR_ETCD_PORT", _whole(1, 65535)) or addresses.ETCD_PORT
         endpoints = self.value("MR_ETCD_HOST", lambda text: addresses.parse_endpoints(text, default_port=port))
         api = self.value("MR_ETCD_API", _choice("2", "3")) or "3"
+        if self.value("MR_ETCD_IS_SSL", _flag):
+            # Going on without would send in clear what was meant to be hidden.
+            self.problems.append("MR_ETCD_IS_SSL: expected 0, because TLS to etcd is not supported yet, got: 1")
         return StoreUrl(
             kind="etcd2" if api == "2" else "etcd3",
             endpoints=endpoints or (Endpoint("127.0.0.1", port),),
-            tls=bool(self.value("MR_ETCD_IS_SSL", _flag)),
         )
 
     def _embedded(self) -> StoreUrl | None:
