@@ -109,7 +109,10 @@ def _absolute_path(text: str) -> str:
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A variable of the environment and the field that it fills; `parse` raises ValueError(expectation)."""
+    """A variable of the environment and the field that it fills; `parse` raises ValueError(expectation).
+
+    `none` is how the variable spells a field that is None.
+    """
 
     name: str
     group: str
@@ -117,6 +120,7 @@ class Variable(msgspec.Struct, frozen=True):
     parse: Callable[[str], Any]
     meaning: str
     secret: bool = False
+    none: str = ""
 
 
 VARIABLES = (
@@ -147,7 +151,8 @@ VARIABLES = (
         "handlers",
         "timeout_s",
         _number("seconds", 0.001, zero_is_none=True),
-        "wall clock of one invocation; empty: no limit",
+        "wall clock of one invocation; 0: no limit",
+        none="0",
     ),
     Variable("MR_HANDLER_MEMORY_MB", "handlers", "memory_mb", _number("MB", 64), "address space of an executor"),
     Variable("MR_HANDLER_OUTPUT_MB", "handlers", "output_max_mb", _number("MB", 0), "printed output kept"),

@@ -288,16 +288,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for variable in VARIABLES:
             value = getattr(getattr(self, variable.group), variable.field)
             origin = self.origins.get(variable.name, "default")
-            rows.append(Shown(variable.name, _text(value), origin, variable.meaning))
+            text = variable.none if value is None else _text(value)
+            rows.append(Shown(variable.name, text, origin, variable.meaning))
         writer_origin = self.origins.get("MR_RESULT_WRITER", "default")
         rows.append(Shown("MR_RESULT_WRITER", self.results.writer, writer_origin, "how results leave"))
         return rows
 
 
 def _text(value: Any) -> str:
-    """A value as its variable would spell it; empty where nothing is set."""
-    if value is None:
-        return ""
+    """A value as its variable would spell it."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):

@@ -1,0 +1,60 @@
+"""The gates of scripts/check find what they are for."""
+
+from __future__ import annotations
+
+import ast
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    path = Path(__file__).resolve().parent.parent.parent / "scripts" / "check"
+    loader = SourceFileLoader("check_script", str(path))
+    spec = spec_from_loader("check_script", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def found(check: ModuleType, source: str, path: str = "mr/services/x.py") -> list[str]:
+    return [problem for node in ast.walk(ast.parse(source)) for problem in check.refused(node, path)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import json, marshal as m",
+        "from cloudpickle import dumps",
+        "def f():\n    import pickle",
+        "eval(text)",
+        "x = exec(code)",
+        "yaml.load(text)",
+        "yaml.unsafe_load(text)",
+    ],
+)
+def test_what_turns_data_into_code_is_found(check: ModuleType, source: str) -> None:
+    assert len(found(check, source)) == 1
+
+
+@pytest.mark.parametrize("source", ["yaml.safe_load(text)", "json.load(f)", "x.exec(y)", "'eval(x)'", "# pickle"])
+def test_what_only_looks_like_it_is_let_through(check: ModuleType, source: str) -> None:
+    assert found(check, source) == []
+
+
+def test_only_the_worker_and_the_processors_run_code(check: ModuleType) -> None:
+    assert found(check, "exec(code)", "mr/worker/executor.py") == []
+    assert found(check, "exec(code)", "mr/adapters/processors/python.py") == []
+    assert len(found(check, "import pickle", "mr/worker/executor.py")) == 1
+
+
+def test_a_long_module_is_found(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "sources", lambda: iter([("mr/a.py", "\n" * 600), ("mr/b.py", "\n" * 601)]))
+    (problem,) = check.long_files()
+    assert problem.startswith("mr/b.py: 601 lines")

@@ -1,0 +1,311 @@
+"""Settings: defaults, precedence, every problem at once, and what is said about names that do nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mr.addresses import BrokerUrl, Endpoint, StoreUrl
+from mr.environment import VARIABLES, Capability
+from mr.errors import ConfigError
+from mr.settings import Machine, Settings
+
+MACHINE = Machine(cores=4, memory_mb=10_000)
+HOME = {"HOME": "/home/ana"}
+
+
+def read(environ: dict[str, str] | None = None, *, development: bool = False, **flags: str) -> Settings:
+    return Settings.from_env(HOME | (environ or {}), flags=flags, development=development, machine=MACHINE)
+
+
+def problems_of(environ: dict[str, str], *, development: bool = False, **flags: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        read(environ, development=development, **flags)
+    return caught.value.problems
+
+
+def test_an_empty_environment_has_a_working_default_for_everything() -> None:
+    settings = read()
+    assert settings.store.url == StoreUrl(kind="sqlite", path="/home/ana/.local/state/mr/mr.db")
+    assert settings.broker.url == BrokerUrl(kind="sqlite", path="/home/ana/.local/state/mr/mr.db")
+    assert settings.worker.workflows is None
+    assert settings.worker.capabilities == (Capability("general"),)
+    assert (settings.worker.executors, settings.worker.drain_s, settings.worker.batch_size) == (4, 10, None)
+    assert settings.handlers.timeout_s == 3600
+    assert settings.handlers.memory_mb == 2000
+    assert settings.http.bind.endpoint == Endpoint("127.0.0.1", 8080)
+    assert settings.http.body_max_bytes == 1024 * 1024
+    assert settings.notices == ()
+
+
+def test_this_machine_has_cores_and_memory() -> None:
+    machine = Machine.here()
+    assert machine.cores >= 1
+    assert machine.memory_mb > 16
+    assert Settings.from_env(HOME).worker.executors == machine.cores
+
+
+def test_memory_is_shared_by_the_executors_and_never_too_small_to_start_one() -> None:
+    assert read({"MR_EXECUTORS": "2"}).handlers.memory_mb == 4000
+    assert read({"MR_EXECUTORS": "1000"}).handlers.memory_mb == 64
+    assert read({"MR_HANDLER_MEMORY_MB": "100"}).handlers.memory_bytes == 100 * 1024 * 1024
+
+
+def test_the_default_store_lies_in_the_state_folder() -> None:
+    assert read({"XDG_STATE_HOME": "/s"}).store.url.path == "/s/mr/mr.db"
+
+
+def test_a_relative_state_folder_is_ignored() -> None:
+    assert read({"XDG_STATE_HOME": "s"}).store.url.path == "/home/ana/.local/state/mr/mr.db"
+
+
+def test_without_a_home_folder_the_user_database_is_asked() -> None:
+    assert Settings.from_env({}, machine=MACHINE).store.url.path.endswith("/.local/state/mr/mr.db")
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    settings = read({"MR_STORE": "", "MR_WORKFLOW_NAMES": " ", "MR_EXECUTORS": ""})
+    assert settings == read()
+
+
+def test_a_flag_wins_over_the_variable_and_both_over_the_default() -> None:
+    settings = read({"MR_EXECUTORS": "2", "MR_BATCH_SIZE": "7"}, MR_EXECUTORS="3")
+    assert (settings.worker.executors, settings.worker.batch_size) == (3, 7)
+    origins = {row.name: row.origin for row in settings.shown()}
+    assert origins["MR_EXECUTORS"] == "flag"
+    assert origins["MR_BATCH_SIZE"] == "environment"
+    assert origins["MR_CONSUME"] == "default"
+
+
+def test_the_broker_follows_the_store() -> None:
+    assert read({"MR_STORE": "sqlite:////a/b.db"}).broker.url == BrokerUrl(kind="sqlite", path="/a/b.db")
+    cluster = read({"MR_STORE": "etcd3://e:1"})
+    assert str(cluster.broker.url) == "nsq://127.0.0.1:4150"
+
+
+@pytest.mark.parametrize("name", ["MR_ETCD_HOST", "MR_ETCD_PORT", "MR_NSQD_HOSTS"])
+def test_any_variable_of_jobx_selects_the_cluster_pair(name: str) -> None:
+    settings = read({name: "4001" if name == "MR_ETCD_PORT" else "127.0.0.1"})
+    assert settings.store.url.kind == "etcd3"
+    assert settings.store.url.endpoints == (Endpoint("127.0.0.1", 4001 if name == "MR_ETCD_PORT" else 2379),)
+    assert str(settings.broker.url) == "nsq://127.0.0.1:4150"
+    assert settings.origins["MR_STORE"] == settings.origins["MR_BROKER"] == f"environment ({name})"
+
+
+def test_the_three_exports_of_jobx_are_enough() -> None:
+    settings = read({"MR_ETCD_HOST": "e", "MR_NSQD_HOSTS": "n,m:5", "MR_WORKFLOW_NAMES": "test_workflow"})
+    assert str(settings.store.url) == "etcd3://e:2379"
+    assert str(settings.broker.url) == "nsq://n:4150,m:5"
+    assert settings.worker.workflows == ("test_workflow",)
+    assert settings.notices == ()
+
+
+def test_the_older_interface_of_etcd_is_asked_for_by_number() -> None:
+    assert str(read({"MR_ETCD_HOST": "e", "MR_ETCD_API": "2"}).store.url) == "etcd2://e:2379"
+
+
+def test_urls_win_over_the_variables_of_jobx() -> None:
+    settings = read({"MR_STORE": "sqlite:///a", "MR_BROKER": "nsq://b:1", "MR_ETCD_HOST": "e", "MR_NSQD_HOSTS": "n"})
+    assert (str(settings.store.url), str(settings.broker.url)) == ("sqlite:///a", "nsq://b:1")
+    assert settings.origins["MR_STORE"] == "environment"
+
+
+def test_tls_that_cannot_be_had_is_not_left_out_silently() -> None:
+    assert problems_of({"MR_ETCD_HOST": "e", "MR_ETCD_IS_SSL": "1"}) == (
+        "MR_ETCD_IS_SSL: expected 0, because TLS to etcd is not supported yet, got: 1",
+    )
+
+
+def test_capabilities_are_lower_case_and_may_have_slots() -> None:
+    found = read({"MR_SYSTEM_CAPABILITIES": "General, GPU=2"}).worker.capabilities
+    assert found == (Capability("general"), Capability("gpu", 2))
+
+
+def test_zero_is_no_timeout() -> None:
+    assert read({"MR_HANDLER_TIMEOUT_S": "0"}).handlers.timeout_s is None
+    assert read({"MR_HANDLER_TIMEOUT_S": "0.5"}).handlers.timeout_s == 0.5
+
+
+def test_finished_requests_go_by_what_became_of_them() -> None:
+    cleaning = read().cleaning
+    assert (cleaning.answered_s, cleaning.unread_s, cleaning.failed_s) == (5, 86400, 86400)
+    cleaning = read({"MR_RESULT_KEEP_S": "60", "MR_FAILED_KEEP_S": "70"}).cleaning
+    assert (cleaning.answered_s, cleaning.unread_s, cleaning.failed_s) == (5, 60, 70)
+
+
+def test_in_development_everything_is_kept_for_a_day() -> None:
+    cleaning = read(development=True).cleaning
+    assert (cleaning.answered_s, cleaning.unread_s, cleaning.failed_s) == (86400, 86400, 86400)
+
+
+@pytest.mark.parametrize("development", [False, True])
+def test_the_quiet_period_of_jobx_is_used_for_all(development: bool) -> None:
+    environ = {"MR_CLEANUP_MANDATORY_QUIET_PERIOD_S": "0", "MR_RESULT_KEEP_S": "60"}
+    settings = read(environ, development=development)
+    cleaning = settings.cleaning
+    assert (cleaning.answered_s, cleaning.unread_s, cleaning.failed_s) == (0, 0, 0)
+    assert settings.notices == ("MR_RESULT_KEEP_S: no effect beside MR_CLEANUP_MANDATORY_QUIET_PERIOD_S",)
+
+
+@pytest.mark.parametrize(
+    ("environ", "writer"),
+    [
+        ({}, "inline"),
+        ({"MR_RESULT_WRITER": "file"}, "file"),
+        ({"MR_RESULT_WRITER": "own.module.Writer"}, "own.module.Writer"),
+        ({"MR_RESULT_WRITER_FQ_CLASS": "mr.result_writers.http.HttpResultWriter"}, "http"),
+        ({"MR_RESULT_WRITER_FQ_CLASS": "mr.result_writers.inline.InlineResultWriter"}, "inline"),
+        ({"MR_RESULT_WRITER": "email", "MR_RESULT_WRITER_FQ_CLASS": "a.B"}, "email"),
+    ],
+)
+def test_a_result_writer_has_a_name_or_a_class(environ: dict[str, str], writer: str) -> None:
+    assert read(environ).results.writer == writer
+
+
+WRONG = {
+    "MR_STORE": "mysql://x",
+    "MR_BROKER": "nsq://",
+    "MR_REQUEST_STORE_MB": "-1",
+    "MR_CHANNEL": "a b",
+    "MR_NSQ_MAX_IN_FLIGHT": "0",
+    "MR_WORKFLOW_NAMES": "a,,b",
+    "MR_SYSTEM_CAPABILITIES": "general,gpu=0",
+    "MR_CONSUME": "maybe",
+    "MR_EXECUTORS": "1e3",
+    "MR_BATCH_SIZE": "1025",
+    "MR_WORKER_DRAIN_S": "inf",
+    "MR_HANDLER_UPDATE_CHECK_INTERVAL_S": "0",
+    "MR_HANDLER_TIMEOUT_S": "-3",
+    "MR_HANDLER_MEMORY_MB": "63",
+    "MR_HANDLER_OUTPUT_MB": "1 MB",
+    "MR_DATASET_MAX_MB": "0",
+    "MR_HANDLER_DEBUG": "2",
+    "MR_HANDLER_LOG_LEVEL": "loud",
+    "MR_WEB_BIND": "8080",
+    "MR_BODY_MAX_MB": "nan",
+    "MR_WAIT_MAX_S": "٣",
+    "MR_REMOTE_ADDR_HEADER": "X-Forwarded-For",
+    "MR_AUTH": "none",
+    "MR_DO_CLEANUP_REQUESTS": "never",
+    "MR_CLEANUP_MANDATORY_QUIET_PERIOD_S": "5s",
+    "MR_RESULT_KEEP_S": "a day",
+    "MR_FAILED_KEEP_S": "-0",
+    "MR_FS_URL": "/srv",
+    "MR_BLOB_URL": "srv",
+    "MR_DO_STREAM_LOG": "x",
+    "MR_LOG_FILEPATH": "mr.log",
+    "MR_RESULT_WRITER": "printer",
+    "MR_RESULT_WRITER_FQ_CLASS": "a.b c",
+}
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG.items(), ids=WRONG)
+def test_a_wrong_value_is_one_line_with_variable_expectation_and_value(name: str, text: str) -> None:
+    (line,) = problems_of({name: text})
+    shown = r"\(hidden\)" if name in ("MR_FS_URL", "MR_BLOB_URL") else re.escape(repr(text))
+    assert re.fullmatch(rf"{name}: expected [^\n]+, got: {shown}", line)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("MR_ETCD_HOST", "a:x"), ("MR_ETCD_PORT", "0"), ("MR_NSQD_HOSTS", ","), ("MR_ETCD_API", "4")]
+)
+def test_wrong_values_of_jobx_are_named_too(name: str, text: str) -> None:
+    (line,) = problems_of({"MR_ETCD_HOST": "e"} | {name: text})
+    assert line.startswith(f"{name}: expected ")
+
+
+def test_every_variable_of_the_table_can_be_wrong() -> None:
+    assert {variable.name for variable in VARIABLES} - {"DEBUG"} <= set(WRONG)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    lines = problems_of(WRONG, MR_EXECUTORS="0")
+    assert {line.partition(":")[0] for line in lines} == set(WRONG)
+    assert len(lines) == len(WRONG)
+
+
+def test_a_password_in_a_wrong_url_is_not_repeated() -> None:
+    (line,) = problems_of({"MR_STORE": "etcd3://mr:secret@a:0"})
+    assert "secret" not in line
+    assert line.startswith("MR_STORE: expected ")
+
+
+def test_no_secret_appears_in_what_is_printed() -> None:
+    settings = read(
+        {"MR_STORE": "etcd3://mr:secret@a:1", "MR_FS_URL": "s3://key:secret@b", "MR_BLOB_URL": "x://secret"}
+    )
+    assert settings.store.url.password == "secret"
+    assert "secret" not in repr(settings)
+    assert not [row for row in settings.shown() if "secret" in row.value]
+
+
+def test_development_serves_the_loopback_only() -> None:
+    (line,) = problems_of({}, development=True, MR_WEB_BIND="0.0.0.0:8080")
+    assert line.startswith("MR_WEB_BIND: ")
+    assert read(development=True, MR_WEB_BIND="127.0.0.1:9").http.bind.endpoint == Endpoint("127.0.0.1", 9)
+
+
+def test_a_front_end_open_to_others_is_remarked_upon() -> None:
+    assert read({"MR_WEB_BIND": "0.0.0.0:80"}).notices == (
+        "MR_WEB_BIND: 0.0.0.0:80 may be reached from other machines, and MR_AUTH is off",
+    )
+
+
+def test_a_protection_that_does_not_exist_is_not_promised() -> None:
+    assert problems_of({"MR_AUTH": "token"}) == ("MR_AUTH: expected off, because tokens do not exist yet, got: token",)
+
+
+def test_every_nsqd_needs_a_message_in_flight() -> None:
+    broker = {"MR_BROKER": "nsq://a,b,c"}
+    assert read(broker | {"MR_NSQ_MAX_IN_FLIGHT": "3"}).broker.max_in_flight == 3
+    (line,) = problems_of(broker | {"MR_NSQ_MAX_IN_FLIGHT": "2"})
+    assert line == "MR_NSQ_MAX_IN_FLIGHT: expected at least one for each nsqd (3), got: 2"
+
+
+def test_more_slots_than_executors_are_remarked_upon() -> None:
+    (line,) = read({"MR_SYSTEM_CAPABILITIES": "general,gpu=5"}).notices
+    assert line == "MR_SYSTEM_CAPABILITIES: gpu=5 asks for more slots than MR_EXECUTORS=4"
+
+
+def test_an_unknown_name_is_reported_with_the_nearest_known_one() -> None:
+    assert read({"MR_EXECUTER": "3", "MR_ZZZ": "1", "OTHER": "x"}).notices == (
+        "MR_EXECUTER: no such setting; did you mean MR_EXECUTORS?",
+        "MR_ZZZ: no such setting",
+    )
+
+
+def test_names_of_jobx_without_meaning_are_accepted_and_named_once() -> None:
+    environ = {"MR_CACHE_TYPE": "redis", "MR_KV_CACHE": "1", "MR_MULTITHREADED": "1", "MR_FAKE_QUEUE_WRITE": "1"}
+    assert read(environ).notices == (
+        "MR_CACHE_TYPE, MR_FAKE_QUEUE_WRITE, MR_KV_CACHE, MR_MULTITHREADED: of JobX, without meaning here; ignored",
+    )
+
+
+def test_names_of_parts_to_come_are_accepted_and_named_once() -> None:
+    assert read({"MR_LOG_EMAIL_HOOK": "1", "MR_LOG_EMAIL_PASSWORD": "secret"}).notices == (
+        "MR_LOG_EMAIL_HOOK, MR_LOG_EMAIL_PASSWORD: not used by this version; ignored",
+    )
+
+
+def test_details_of_etcd_without_its_host_are_said_to_do_nothing() -> None:
+    (line,) = read({"MR_ETCD_API": "2"}).notices
+    assert line.startswith("MR_ETCD_API: no effect")
+
+
+def test_another_programs_debug_is_no_problem_of_ours() -> None:
+    assert read({"DEBUG": "express:*"}).notices == ("DEBUG: expected 1 or 0, got: 'express:*'; ignored",)
+    assert read({"DEBUG": "1"}).log.debug
+
+
+def test_names_for_the_scripts_are_none_of_the_settings_business() -> None:
+    assert read({"MR_VENV": "/v", "MR_CACHE_DIR": "/c"}).notices == ()
+
+
+def test_what_is_shown_reads_back_as_the_same_settings() -> None:
+    environ = {"MR_STORE": "etcd3://a:1", "MR_SYSTEM_CAPABILITIES": "a,b=2", "MR_HANDLER_TIMEOUT_S": "0"}
+    settings = read(environ)
+    again = read({row.name: row.value for row in settings.shown()})
+    for name in settings.__struct_fields__:
+        if name not in ("origins", "notices"):
+            assert getattr(again, name) == getattr(settings, name)
