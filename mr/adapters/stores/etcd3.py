@@ -1,0 +1,151 @@
+"""Store on etcd v3, through its official JSON gateway.
+
+One call is one round trip: a commit is one transaction of etcd, with its counts and reads inside. etcd answers every
+read linearisably. What the words on the wire look like is in `etcd3_wire`, what failures mean in `etcd3_gateway`,
+how a watch survives a cut in `etcd3_watch`.
+
+The hard parts are etcd's limits (128 operations a branch, about 1.5 MB, no key twice), which are checked before
+anything is sent; and its quota: when the file is full it refuses puts and leases but still deletes, and space comes
+back only after `compact` and `reclaim`, which nobody does by default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from mr.adapters.stores import etcd3_wire as wire
+from mr.adapters.stores.etcd3_gateway import Gateway
+from mr.adapters.stores.etcd3_watch import Etcd3Watch
+from mr.errors import NotFound
+from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store, Transaction, Watch
+
+# Rewriting a file of some GiB takes its time, and etcd answers only when it is done.
+RECLAIM_TIMEOUT_S = 120.0
+
+
+class EtcdStatus(msgspec.Struct, frozen=True):
+    """Version of the server, size of its file, and how much of it is in use (the rest waits for `reclaim`)."""
+
+    version: str
+    size_bytes: int
+    in_use_bytes: int
+
+
+class Etcd3Store(Store):
+    """Entries in an etcd v3 cluster.
+
+    `endpoints` are `host:port`; any of them serves, the next is tried when one fails. Connections are opened when
+    first needed, by each process for itself. A write waits `timeout_s` at most, a read that for each endpoint.
+    """
+
+    abilities = Abilities(transactions=True, carries_messages=False, lease_ttl_min_s=1.0)
+    limits = Limits()
+
+    def __init__(
+        self, endpoints: Sequence[str], *, username: str = "", password: str = "", timeout_s: float = 2.0
+    ) -> None:
+        self._gateway = Gateway(endpoints, username=username, password=password, timeout_s=timeout_s)
+        self._timeout_s = timeout_s
+
+    def commit(self, transaction: Transaction) -> Outcome:
+        body = wire.encode_transaction(transaction, self.limits)
+        answer = wire.decode_transaction(
+            self._gateway.call("/v3/kv/txn", body, writes=bool(transaction.operations), repeats=False)
+        )
+        counts: dict[str, int] = {}
+        entries: dict[str, Entry | None] = {}
+        skipped = len(transaction.operations) if answer.succeeded else 0
+        for number, prefix in enumerate(transaction.counts, skipped):
+            counts[prefix] = _range_of(answer, number).count
+        for number, key in enumerate(transaction.reads, skipped + len(counts)):
+            kvs = _range_of(answer, number).kvs
+            entries[key] = kvs[0].entry() if kvs else None
+        return Outcome(succeeded=answer.succeeded, revision=answer.header.revision, counts=counts, entries=entries)
+
+    def get(self, key: str) -> Entry | None:
+        answer = wire.decode_range(self._gateway.call("/v3/kv/range", wire.encode_range(wire.key_bytes(key))))
+        return answer.kvs[0].entry() if answer.kvs else None
+
+    def range(self, prefix: str, *, after: str = "", limit: int = 1000, keys_only: bool = False) -> Page:
+        first, end = wire.span(prefix)
+        if after:
+            first = max(first, wire.key_bytes(after) + b"\0")
+        answer = wire.decode_range(
+            self._gateway.call("/v3/kv/range", wire.encode_range(first, end, limit=limit, keys_only=keys_only))
+        )
+        return Page(entries=[kv.entry() for kv in answer.kvs], revision=answer.header.revision, more=answer.more)
+
+    def count(self, prefix: str) -> int:
+        return wire.decode_range(
+            self._gateway.call("/v3/kv/range", wire.encode_range(*wire.span(prefix), count_only=True))
+        ).count
+
+    def delete_prefix(self, prefix: str, *, limit: int = 1000) -> int:
+        # Two plain calls instead of one transaction: etcd lets them pass when its quota is used up.
+        page = self.range(prefix, limit=limit, keys_only=True)
+        if not page.entries:
+            return 0
+        first, end = page.entries[0].key.encode(), page.entries[-1].key.encode() + b"\0"
+        return wire.decode_delete(
+            self._gateway.call("/v3/kv/deleterange", wire.encode_range(first, end), writes=True)
+        ).deleted
+
+    def watch(self, prefix: str, after_revision: int) -> Watch:
+        return Etcd3Watch(self._gateway, prefix, after_revision, timeout_s=self._timeout_s)
+
+    def revision(self) -> int:
+        return wire.decode_range(
+            self._gateway.call("/v3/kv/range", wire.encode_range(b"\0", count_only=True))
+        ).header.revision
+
+    def grant(self, ttl_s: float) -> Lease:
+        # A repeat after a lost answer leaves a lease that nobody uses, until its time is over.
+        body = b'{"TTL":%d}' % max(1, math.ceil(ttl_s))
+        answer = wire.decode_lease(self._gateway.call("/v3/lease/grant", body, writes=True))
+        return Lease(answer.ID, float(answer.TTL))
+
+    def keep(self, lease: Lease) -> bool:
+        body = b'{"ID":%d}' % lease.id
+        return wire.decode_keep(self._gateway.call("/v3/lease/keepalive", body, writes=True)).result.TTL > 0
+
+    def revoke(self, lease: Lease) -> None:
+        try:
+            self._gateway.call("/v3/lease/revoke", b'{"ID":%d}' % lease.id, writes=True)
+        except NotFound:
+            return  # It ended before, or a repeat finds its own work done.
+
+    def close(self) -> None:
+        self._gateway.close()
+
+    def status(self) -> EtcdStatus:
+        """What the endpoint that answers says about itself."""
+        answer = wire.decode_status(self._gateway.call("/v3/maintenance/status", b"{}"))
+        return EtcdStatus(answer.version, answer.db_size, answer.db_size_in_use)
+
+    def compact(self, revision: int) -> None:
+        """Forget what entries were before `revision`. Watches that are further behind end with WatchLost.
+
+        A revision already compacted, or not reached yet, is left alone.
+        """
+        try:
+            self._gateway.call("/v3/kv/compaction", b'{"revision":%d}' % revision, writes=True)
+        except NotFound:
+            return
+
+    def reclaim(self) -> None:
+        """Give back the space that compaction freed, and let etcd take writes again after its quota was used up.
+
+        Each member is busy while it rewrites its file: tens of milliseconds for 16 MiB, seconds for gigabytes.
+        """
+        for number in range(self._gateway.endpoints):
+            self._gateway.call("/v3/maintenance/defragment", b"{}", only=number, timeout_s=RECLAIM_TIMEOUT_S)
+        self._gateway.call("/v3/maintenance/alarm", b'{"action":"DEACTIVATE","alarm":"NOSPACE"}', writes=True)
+
+
+def _range_of(answer: wire.TransactionAnswer, number: int) -> wire.RangeAnswer:
+    found = answer.responses[number].response_range
+    assert found is not None, "counts and reads stand behind the operations"
+    return found

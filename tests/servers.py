@@ -1,0 +1,143 @@
+"""Real servers for tests, each on free ports of 127.0.0.1 with its own temporary data.
+
+A server can be killed and started again on the same ports with the same data; that is what most of the tests here
+are about. Where the program is not installed the test is skipped, but fails where `CI=true` promises it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+
+
+def program(name: str) -> str:
+    """Path of an installed program; without it the test is skipped, or fails where `CI=true`."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class EtcdServer:
+    """One etcd. `arguments` are added to its command line.
+
+    `stop` ends it and removes its data; `kill` is a crash (SIGKILL) that leaves them for `start` or `restart`.
+    """
+
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        self._program = program("etcd")
+        self._arguments = list(arguments)
+        self._folder = Path(tempfile.mkdtemp(prefix="mr-etcd-"))
+        self.port, self._peer_port = free_ports(2)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [self.endpoint]
+
+    def start(self) -> EtcdServer:
+        """Start it, and return when it answers."""
+        assert self.process is None, "it runs already"
+        client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        command = [self._program, "--name=test", f"--data-dir={self._folder / 'data'}", "--logger=zap"]
+        command += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
+        command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
+        command += [f"--initial-cluster=test={peer}", *self._arguments]
+        # A file, not a pipe: nobody would read the pipe, and a full one stops the server.
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_healthy():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                text = self.log()
+                self.stop()
+                pytest.fail(f"etcd did not start:\n{text[-2000:]}")
+            time.sleep(0.02)
+        return self
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+        try:
+            connection.request("GET", "/health")
+            return b'"true"' in connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """Crash it."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Crash it and start it again, with what it wrote."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Let it hang: connections stand, nothing answers, until `resume`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it and remove its data. Twice is harmless."""
+        if self.process is not None:
+            self.resume()
+        self._end(signal.SIGTERM)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> EtcdServer:
+        return self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
