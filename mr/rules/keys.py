@@ -109,6 +109,10 @@ def attempt(w: str, r: str, p: str, budget: str, execution: str) -> str:
     return f"entities/invocation/{w}/{r}/attempt/{p}/{budget}.{execution}"
 
 
+def all_attempts(w: str, r: str) -> str:
+    return f"entities/invocation/{w}/{r}/attempt/"
+
+
 def datasets(w: str, r: str) -> str:
     return f"queues/dataset/{w}/{r}/"
 

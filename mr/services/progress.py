@@ -508,6 +508,13 @@ class Visit:
             topic = routing.topic(self.workflow, "reduce", self.definitions.reducer(step).capability)
         return Publication(topic, self.worker.seal(msgspec.structs.replace(message, levels=levels)))
 
+    def _receipt_keys(self, message: Message) -> list[str]:
+        w, r, p = self.workflow, self.request_id, message.p
+        if message.kind == "reduce":
+            return [keys.receipt(w, r, p)]
+        size = self._level(p).slice
+        return [keys.receipt(w, r, p, number) for number in range(message.from_ // size, (message.to - 1) // size + 1)]
+
     # -- what is to be written ----------------------------------------------------------------------------------
 
     def _settle(self, *, share: bool, drain: bool) -> None:
@@ -654,12 +661,13 @@ class Visit:
         manifests = [fact for _, fact in sorted(self._manifests, key=lambda pair: pair[0])]
         facts, counts, end = manifests + self._facts + self._dues, self._counts, self._end
         publications = [self._publication(message) for message in self._messages]
+        receipts = [key for message in self._messages for key in self._receipt_keys(message)]
         if not (facts or counts or end or publications):
             return None
         self._manifests, self._facts, self._dues, self._counts, self._messages = [], [], [], [], []
         return Unit(
             workflow=self.workflow, request_id=self.request_id, epoch=self.epoch, facts=facts, end=end,
-            counts=counts, messages=publications, request=self._request,
+            counts=counts, messages=publications, receipts=receipts, request=self._request,
         )  # fmt: skip
 
     def running(self) -> Iterator[Work]:

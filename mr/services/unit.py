@@ -38,7 +38,7 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
 
     All or, where that is refused or too much for one transaction, from the first to the last: a manifest comes
     before what stands below it. `counts` are prefixes to count after the writes. `messages` are published when
-    everything is durable. `request` is the request's record if the visit has it.
+    everything is durable, and noted later under the keys `receipts`. `request` is the request's record, if known.
     """
 
     workflow: str
@@ -48,6 +48,7 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     end: End | None = None
     counts: list[str] = []
     messages: list[Publication] = []
+    receipts: list[str] = []
     request: bytes | None = None
 
 

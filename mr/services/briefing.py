@@ -1,0 +1,175 @@
+"""Briefing: from a message to a visit, with whatever has to be read first.
+
+A first delivery with its arguments needs no read: the definition set is known, the shape of the tree travels
+with the message. Everything else (delivered again, published again, no arguments, not sealed by us) is looked at
+against the store: what is done is skipped, what is due becomes the visit's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from mr import codec
+from mr.codec import Items
+from mr.errors import UnknownStep
+from mr.model import ids
+from mr.model.definitions import DefinitionSet
+from mr.model.invocation import Manifest
+from mr.model.message import Level, Message
+from mr.model.request import Active, Request
+from mr.ports.store import Store
+from mr.rules import fan_in, keys
+from mr.rules.fan_in import Facts, Shape
+from mr.services.datasets import Datasets
+from mr.services.progress import Visit
+from mr.services.work import Worker
+
+
+class Briefing:
+    """Opens messages. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        datasets: Datasets,
+        definitions: Callable[[str, str], DefinitionSet],
+        known: Callable[[str, str], DefinitionSet | None],
+        worker: Worker,
+    ) -> None:
+        self._store, self._datasets = store, datasets
+        self._definitions, self._known = definitions, known
+        self._worker = worker
+        self._counter = count(1)
+
+    def open_quickly(self, message: Message) -> Visit | None:
+        """A visit, if that takes no read; else None, and `open` is for a thread that may wait."""
+        if message.again or not message.levels:
+            return None
+        definitions = self._known(message.w, message.set)
+        if definitions is None or (message.kind == "map" and not message.has_args):
+            return None
+        return self._first_time(message, definitions)
+
+    def open(self, message: Message, *, again: bool = False) -> Visit | None:
+        """A visit, read from the store as far as needed; None if the request is over.
+
+        Raises: StoreUnavailable.
+        """
+        if not (again or message.again) and message.levels:
+            return self._first_time(message, self._definitions(message.w, message.set))
+        return self._once_more(message)
+
+    def _visit(
+        self,
+        message: Message,
+        definitions_hash: str,
+        definitions: DefinitionSet,
+        levels: dict[str, Level],
+        request: bytes | None,
+    ) -> Visit:
+        for level in levels.values():
+            if level.step and level.step not in definitions.steps:
+                raise UnknownStep(f"definition set {definitions_hash} of workflow {message.w} has no step {level.step}")
+        return Visit(
+            worker=self._worker,
+            execution=f"{self._worker.name}.{next(self._counter)}",
+            workflow=message.w,
+            request_id=message.r,
+            epoch=message.epoch,
+            definitions_hash=definitions_hash,
+            definitions=definitions,
+            levels=levels,
+            request=request,
+        )
+
+    def _first_time(self, message: Message, definitions: DefinitionSet) -> Visit:
+        paths = ids.ancestors(message.p)
+        levels = dict(zip(paths, message.levels, strict=True))
+        request = bytes(message.request)
+        visit = self._visit(message, message.set, definitions, levels, request if request != b"null" else None)
+        if message.kind == "reduce":
+            visit.add_reduce(message.p, again=False)
+        else:
+            items = Items.parse(message.args) if message.has_args else None
+            visit.add_map(message.p, message.from_, message.to, items)
+        return visit
+
+    def _once_more(self, message: Message) -> Visit | None:
+        w, r = message.w, message.r
+        active = self._store.get(keys.active(w, r))
+        entry = self._store.get(keys.request(w, r))
+        if active is None or entry is None:
+            return None
+        if codec.decode(active.value, Active, where=active.key).epoch != message.epoch:
+            return None
+        request = codec.decode(entry.value, Request, where=entry.key)
+        facts = survey(self._store, w, r)
+        levels = {
+            p: Level(shape.count, shape.slice, shape.step or "", shape.session, shape.execution)
+            for p, shape in facts.manifests.items()
+        }
+        visit = self._visit(message, request.set, self._definitions(w, request.set), levels, None)
+        if message.p not in facts.manifests and message.p != ids.ROOT:
+            return None
+        for due in due_for(facts, message):
+            match due.kind:
+                case "map":
+                    visit.add_map(due.p, due.first, due.to, None)
+                case "slice":
+                    visit.add_slice(due.p, due.first)
+                case "reduce":
+                    visit.add_reduce(due.p, again=True)
+                case "end":
+                    visit.add_end()
+        return visit
+
+
+def due_for(facts: Facts, message: Message) -> Iterator[fan_in.Due]:
+    """What a message that comes again still asks for. What it asked for is done if something above it is."""
+    p = message.p
+    while p != ids.ROOT:
+        parent, child = ids.parent(p)
+        shape = facts.manifests.get(parent)
+        if shape is None:
+            return
+        number = child // shape.slice
+        if number in facts.done.get(parent, ()) or child in facts.parts.get(parent, {}).get(number, ()):
+            return
+        p = parent
+    if message.kind == "map":
+        yield from fan_in.due(facts, message.p, message.from_, message.to)
+    else:
+        yield from fan_in.due(facts, message.p)
+
+
+def survey(store: Store, w: str, r: str) -> Facts:
+    """All facts about the invocations of a request."""
+    prefix = keys.facts(w, r)
+    names: list[str] = []
+    for kind in ("done/", "part/", "reduce/"):
+        after = ""
+        while True:
+            page = store.range(prefix + kind, after=after, keys_only=True, limit=5000)
+            names += [entry.key[len(prefix) :] for entry in page.entries]
+            if not page.more:
+                break
+            after = page.entries[-1].key
+    # Manifests last: a child's facts are never older than its manifest, so none of those seen lacks its own.
+    return fan_in.read(names, shapes(store, w, r))
+
+
+def shapes(store: Store, w: str, r: str) -> dict[str, Shape]:
+    """The shape of every manifest of a request."""
+    prefix = keys.manifest(w, r, "")
+    found: dict[str, Shape] = {}
+    after = ""
+    while True:
+        page = store.range(prefix, after=after, limit=100)
+        for entry in page.entries:
+            manifest = codec.decode(entry.value, Manifest, where=entry.key)
+            shape = Shape(manifest.count, manifest.slice, manifest.step, manifest.session, manifest.execution)
+            found[entry.key[len(prefix) :]] = shape
+        if not page.more:
+            return found
+        after = page.entries[-1].key

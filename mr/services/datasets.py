@@ -1,0 +1,131 @@
+"""Data beside the records: chunks written by executions, and the readers of results and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from mr import codec
+from mr.codec import EMPTY, Items
+from mr.errors import CorruptEntry, NotFound
+from mr.model.dataset import Chunks, Payload
+from mr.model.invocation import PARTS, Done, Manifest, Part
+from mr.model.message import Level
+from mr.ports.store import Store
+from mr.rules import fan_out, keys
+
+Kind = Literal["datasets", "pairs", "rows"]
+"""What one element is: a child's whole dataset, one pair of a child's dataset, or one combined row."""
+
+
+class Datasets:
+    """Reads the data of requests. A repeat reads the same: data is written once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def manifest(self, w: str, r: str, p: str) -> Manifest | None:
+        """What the mapper `p` decided, if anybody has recorded it."""
+        entry = self._store.get(keys.manifest(w, r, p))
+        return codec.decode(entry.value, Manifest, where=entry.key) if entry else None
+
+    def arguments(self, w: str, r: str, p: str, first: int, to: int) -> Items:
+        """The arguments of children `first` up to `to`, from the manifest that won.
+
+        Raises: NotFound if the request is cleaned away.
+        """
+        manifest = self.manifest(w, r, p)
+        if manifest is None:
+            raise NotFound(f"manifest {p} of request {r} is gone")
+        return Items.join(self._elements(w, r, manifest.args, first, to))
+
+    def rows(self, w: str, r: str, p: str) -> Iterator[Items]:
+        """The combined data that mapper `p` returned."""
+        manifest = self.manifest(w, r, p)
+        if manifest is None:
+            raise NotFound(f"manifest {p} of request {r} is gone")
+        yield from self._elements(w, r, manifest.data)
+
+    def inputs(self, w: str, r: str, p: str, level: Level) -> Iterator[tuple[Kind, Items]]:
+        """What the reduce of `p` gets, in the order of the children, piece by piece."""
+        if not level.step:
+            for rows in self.rows(w, r, p):
+                yield "rows", rows
+            return
+        for number in range(fan_out.slices(level.count, level.slice)):
+            yield from self.slice_results(w, r, p, number, level)
+
+    def slice_results(self, w: str, r: str, p: str, number: int, level: Level) -> Iterator[tuple[Kind, Items]]:
+        """The results of one finished slice."""
+        entry = self._store.get(keys.done(w, r, p, number))
+        if entry is None:
+            raise NotFound(f"slice {number} of {p} of request {r} is gone")
+        if entry.value != PARTS:
+            done = codec.decode(entry.value, Done, where=entry.key)
+            for items in self._elements(w, r, done.results):
+                yield "datasets", items
+            return
+        for child in range(*fan_out.bounds(number, level.slice, level.count)):
+            yield from self.part_result(w, r, p, number, child)
+
+    def part_result(self, w: str, r: str, p: str, number: int, child: int) -> Iterator[tuple[Kind, Items]]:
+        """The result of one child that stands alone."""
+        entry = self._store.get(keys.part(w, r, p, number, child))
+        if entry is None:
+            raise NotFound(f"part {p}.{child} of request {r} is gone")
+        part = codec.decode(entry.value, Part, where=entry.key)
+        if part.result.chunks is None:
+            yield "datasets", Items.of([bytes(part.result.inline)])
+        else:
+            for items in self._elements(w, r, part.result):
+                yield "pairs", items
+
+    def pairs(self, w: str, r: str) -> Iterator[Items]:
+        """The result of a finished request, one pair an element."""
+        for kind, items in self.slice_results(w, r, "-", 0, Level(1, 1, "")):
+            if kind == "pairs":
+                yield items
+            else:
+                for document in items:
+                    yield Items.parse(document)
+
+    def session(self, w: str, r: str, p: str, execution: str) -> dict[str, bytes]:
+        """The session values that an execution of mapper `p` kept, as JSON, by key."""
+        values: dict[str, bytes] = {}
+        after = ""
+        while True:
+            page = self._store.range(keys.sessions(w, r, p, execution), after=after)
+            values.update({keys.session_name(entry.key): entry.value for entry in page.entries})
+            if not page.more:
+                return values
+            after = page.entries[-1].key
+
+    def _elements(self, w: str, r: str, payload: Payload, first: int = 0, to: int | None = None) -> Iterator[Items]:
+        """The elements `first` up to `to` of a payload, piece by piece."""
+        if payload.chunks is None:
+            items = Items.parse(payload.inline) if bytes(payload.inline) else EMPTY
+            yield items.cut(first, len(items) if to is None else to)
+            return
+        to = payload.chunks.total if to is None else to
+        start = 0
+        for number, count in enumerate(payload.chunks.counts):
+            if start < to and start + count > first:
+                chunk = self.chunk(w, r, payload.chunks, number)
+                yield chunk.cut(max(first - start, 0), min(to - start, count))
+            start += count
+
+    def chunk(self, w: str, r: str, chunks: Chunks, number: int) -> Items:
+        """One chunk.
+
+        Raises: NotFound if it is cleaned away; CorruptEntry if it has another length than its record says.
+        """
+        key = keys.chunk(w, r, chunks.execution, chunks.kind, number)
+        entry = self._store.get(key)
+        if entry is None:
+            raise NotFound(f"chunk {key} is gone")
+        items = Items.parse(msgspec.Raw(entry.value))
+        if len(items) != chunks.counts[number]:
+            raise CorruptEntry(f"chunk {key} has {len(items)} elements, its record says {chunks.counts[number]}")
+        return items

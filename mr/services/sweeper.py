@@ -1,0 +1,267 @@
+"""The sweeper: publishes again what is due and lost. It runs in every worker; one leads, two are harmless.
+
+The queue may lose anything; the facts in the store say what is due. The hard part is not to publish what is only
+waiting, or running long. A due thing is published again only if
+
+    (i)   it has no receipt, and has been seen due for DUE_S: its publisher died before or while publishing;
+    (ii)  its receipt names a broker that was started anew since, or has been gone for GONE_S;
+    (iii) its topic is empty on every broker, twice, DUE_S apart: the message was lost on the way;
+    (iv)  its receipt names a worker that is gone.
+
+and never while a live worker says that it holds it. Where publishing is part of the commit, a message cannot be
+missing from the start, so only (iii) and (iv) remain. What is published again is flagged so: whoever gets it
+looks first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+
+from mr import codec
+from mr.clock import Clock
+from mr.errors import BrokerUnavailable, CorruptEntry
+from mr.model import ids
+from mr.model.definitions import DefinitionSet
+from mr.model.invocation import Receipt, WorkerRecord
+from mr.model.message import Message, seal
+from mr.model.request import Active, Request, RequestState
+from mr.ports.broker import Backlog, Publication, Publisher
+from mr.ports.store import Delete, Equals, Store, Transaction
+from mr.rules import fan_in, fan_out, keys, routing
+from mr.rules.fan_in import Due, Facts
+from mr.services.briefing import survey
+
+_log = logging.getLogger(__name__)
+
+DUE_S = 2.0
+GONE_S = 10.0
+AGAIN_S = 4.0
+"""How long something published again is left alone."""
+LOOK_MAX_S = 10.0
+"""The longest pause between two looks at a request that stands still."""
+_COUNTS_AT_ONCE = 100
+_KINDS: Mapping[str, Literal["map", "reduce", "end"]] = {
+    "map": "map",
+    "slice": "map",
+    "reduce": "reduce",
+    "end": "end",
+}
+
+
+class _Seen(msgspec.Struct):
+    """What the sweeper remembers of one active request."""
+
+    since: float
+    count: int = -1
+    look_at: float = 0.0
+    pause: float = DUE_S
+    due: dict[str, float] = {}
+    empty: dict[str, float] = {}
+    again: dict[str, float] = {}
+
+
+class Sweeper:
+    """One sweep at a time; call `sweep` every second or so, from one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        definitions: Callable[[str, str], DefinitionSet],
+        clock: Clock,
+        message_key: bytes,
+    ) -> None:
+        self._store, self._publisher, self._definitions = store, publisher, definitions
+        self._clock, self._message_key = clock, message_key
+        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._gone: dict[str, float] = {}
+
+    def sweep(self) -> int:
+        """Look at every active request that stands still; how many messages were published again.
+
+        Raises: StoreUnavailable; the next sweep goes on.
+        """
+        now = self._clock.monotonic()
+        active = self._active()
+        self._seen = {name: self._seen.get(name) or _Seen(since=now) for name in active}
+        old = [name for name, seen in self._seen.items() if now - seen.since >= DUE_S and now >= seen.look_at]
+        standing = self._standing(old, now)
+        if not standing:
+            return 0
+        holds, workers = self._holders()
+        again = 0
+        for name in standing:
+            try:
+                again += self._look(name, active[name], holds, workers, now)
+            except BrokerUnavailable as error:
+                _log.warning("the broker does not answer, sweeping request %s later: %s", name[1], error)
+            except CorruptEntry as error:
+                _log.error("request %s cannot be swept: %s", name[1], error)
+        return again
+
+    # -- finding what stands still ------------------------------------------------------------------------------
+
+    def _active(self) -> dict[tuple[str, str], bytes]:
+        found: dict[tuple[str, str], bytes] = {}
+        after = ""
+        while True:
+            page = self._store.range(keys.ACTIVE, after=after, limit=5000)
+            for entry in page.entries:
+                w, _, r = entry.key[len(keys.ACTIVE) :].partition("/")
+                found[w, r] = entry.value
+            if not page.more:
+                return found
+            after = page.entries[-1].key
+
+    def _standing(self, names: list[tuple[str, str]], now: float) -> list[tuple[str, str]]:
+        standing = []
+        for start in range(0, len(names), _COUNTS_AT_ONCE):
+            some = names[start : start + _COUNTS_AT_ONCE]
+            prefixes = [keys.facts(w, r) for w, r in some]
+            if self._store.abilities.transactions:
+                counts: Mapping[str, int] = self._store.commit(Transaction(counts=prefixes)).counts
+            else:
+                counts = {prefix: self._store.count(prefix) for prefix in prefixes}
+            for name, prefix in zip(some, prefixes, strict=True):
+                seen = self._seen[name]
+                if counts[prefix] == seen.count:
+                    standing.append(name)
+                else:
+                    seen.count, seen.look_at, seen.pause = counts[prefix], now + DUE_S, DUE_S
+                    seen.due, seen.empty = {}, {}
+        return standing
+
+    def _holders(self) -> tuple[frozenset[str], frozenset[str]]:
+        """What live workers hold, and who lives."""
+        holds: set[str] = set()
+        workers: set[str] = set()
+        for entry in self._store.range(keys.WORKERS, limit=10_000).entries:
+            workers.add(entry.key[len(keys.WORKERS) :])
+            holds.update(codec.decode(entry.value, WorkerRecord, where=entry.key).holds)
+        return frozenset(holds), frozenset(workers)
+
+    # -- one request --------------------------------------------------------------------------------------------
+
+    def _look(
+        self,
+        name: tuple[str, str],
+        fence: bytes,
+        holds: frozenset[str],
+        workers: frozenset[str],
+        now: float,
+    ) -> int:
+        w, r = name
+        seen = self._seen[name]
+        seen.look_at, seen.pause = now + seen.pause, min(seen.pause * 1.5, LOOK_MAX_S)
+        entry = self._store.get(keys.request(w, r))
+        if entry is None:
+            self._never_accepted(w, r, fence, seen, now)
+            return 0
+        request = codec.decode(entry.value, Request, where=entry.key)
+        epoch = codec.decode(fence, Active, where=keys.active(w, r)).epoch
+        facts = survey(self._store, w, r)
+        due = [Due(kind="end", p=ids.ROOT)] if request.state is not RequestState.RUNNING else list(fan_in.due(facts))
+        definitions = self._definitions(w, request.set)
+        receipts = {
+            e.key: codec.decode(e.value, Receipt, where=e.key)
+            for e in self._store.range(keys.receipts(w, r), limit=10_000).entries
+        }
+        lost: list[tuple[str, Publication]] = []
+        for one in due:
+            label = _label(w, r, one, facts)
+            first_seen = seen.due.setdefault(label, now)
+            if now - seen.again.get(label, -AGAIN_S) < AGAIN_S or f"{w}/{r}/{one.p}" in holds:
+                continue
+            topic = self._topic(w, one, facts, definitions)
+            if self._is_lost(label, topic, receipts.get(label), first_seen, workers, seen, now):
+                first, to = _range(one, facts)
+                message = Message(
+                    w=w,
+                    r=r,
+                    epoch=epoch,
+                    set="",
+                    kind=_KINDS[one.kind],
+                    p=one.p,
+                    from_=first,
+                    to=to,
+                    again=True,
+                )
+                lost.append((label, Publication(topic, seal(message, self._message_key))))
+        if lost:
+            _log.info("publishing %d messages of request %s again", len(lost), r)
+            self._publisher.publish([publication for _, publication in lost])
+            seen.again.update(dict.fromkeys((label for label, _ in lost), now))
+            seen.look_at = now + DUE_S
+        elif due:
+            seen.look_at = now + DUE_S if any(now - at < 2 * DUE_S for at in seen.due.values()) else seen.look_at
+        return len(lost)
+
+    def _is_lost(
+        self,
+        label: str,
+        topic: str,
+        receipt: Receipt | None,
+        first_seen: float,
+        workers: frozenset[str],
+        seen: _Seen,
+        now: float,
+    ) -> bool:
+        if receipt is not None and receipt.worker:
+            return receipt.worker not in workers
+        if now - first_seen < DUE_S:
+            return False
+        if not self._publisher.joins_commit:
+            if receipt is None:
+                return True
+            if self._is_restarted(receipt, now):
+                return True
+        if self._publisher.backlog([topic]).get(topic, Backlog()).total:
+            seen.empty.pop(topic, None)
+            return False
+        return now - seen.empty.setdefault(topic, now) >= DUE_S
+
+    def _is_restarted(self, receipt: Receipt, now: float) -> bool:
+        started = self._publisher.instances().get(receipt.broker)
+        if started is None:
+            return now - self._gone.setdefault(receipt.broker, now) >= GONE_S
+        self._gone.pop(receipt.broker, None)
+        return started != receipt.started
+
+    def _topic(self, w: str, due: Due, facts: Facts, definitions: DefinitionSet) -> str:
+        if due.kind == "reduce":
+            step = facts.manifests[ids.parent(due.p)[0]].step
+            assert step is not None
+            return routing.topic(w, "reduce", definitions.reducer(step).capability)
+        step = facts.manifests[due.p].step
+        assert step is not None
+        return routing.topic(w, "map", definitions.mapper(step).capability)
+
+    def _never_accepted(self, w: str, r: str, fence: bytes, seen: _Seen, now: float) -> None:
+        """A fence without a record: an acceptance died half-way, on a store without transactions. Nobody was told."""
+        if now - seen.since < GONE_S:
+            return
+        self._store.delete_prefix(keys.facts(w, r))
+        fence_key = keys.active(w, r)
+        self._store.commit(Transaction(conditions=[Equals(fence_key, fence)], operations=[Delete(fence_key)]))
+
+
+def _range(due: Due, facts: Facts) -> tuple[int, int]:
+    if due.kind == "map":
+        return due.first, due.to
+    if due.kind == "slice":
+        shape = facts.manifests[due.p]
+        return fan_out.bounds(due.first, shape.slice, shape.count)
+    return 0, 0
+
+
+def _label(w: str, r: str, due: Due, facts: Facts) -> str:
+    """The key of the receipt of a due thing, which also names it."""
+    if due.kind == "map":
+        return keys.receipt(w, r, due.p, due.first // facts.manifests[due.p].slice)
+    if due.kind == "slice":
+        return keys.receipt(w, r, due.p, due.first)
+    return keys.receipt(w, r, due.p)
