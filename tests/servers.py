@@ -25,7 +25,8 @@ STOP_TIMEOUT_S = 10.0
 
 def program(name: str) -> str:
     """Path of an installed program; without it the test is skipped, or fails where `CI=true`."""
-    path = shutil.which(name)
+    # Debian puts servers where the PATH of plain users does not look.
+    path = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
     if path is None:
         reason = f"{name} is not installed"
         if os.environ.get("CI") == "true":
@@ -105,6 +106,11 @@ class EtcdServer:
         """Crash it and start it again, with what it wrote."""
         self.kill()
         self.start()
+
+    def wipe(self) -> None:
+        """Forget everything, as after a lost disk. Not while it runs."""
+        assert self.process is None, "it runs"
+        shutil.rmtree(self._folder / "data")
 
     def pause(self) -> None:
         """Let it hang: connections stand, nothing answers, until `resume`."""

@@ -11,6 +11,7 @@ back only after `compact` and `reclaim`, which nobody does by default.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -22,8 +23,8 @@ from mr.adapters.stores.etcd3_watch import Etcd3Watch
 from mr.errors import NotFound
 from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store, Transaction, Watch
 
-# Rewriting a file of some GiB takes its time, and etcd answers only when it is done.
-RECLAIM_TIMEOUT_S = 120.0
+# Compacting a million revisions or rewriting a file of some GiB takes its time; etcd answers when it is done.
+HOUSEKEEPING_TIMEOUT_S = 120.0
 
 
 class EtcdStatus(msgspec.Struct, frozen=True):
@@ -52,88 +53,77 @@ class Etcd3Store(Store):
 
     def commit(self, transaction: Transaction) -> Outcome:
         body = wire.encode_transaction(transaction, self.limits)
-        answer = wire.decode_transaction(
-            self._gateway.call("/v3/kv/txn", body, writes=bool(transaction.operations), repeats=False)
-        )
+        writes = bool(transaction.operations)
+        answer = self._gateway.call("/v3/kv/txn", body, wire.decode_transaction, writes=writes, repeats=not writes)
         counts: dict[str, int] = {}
         entries: dict[str, Entry | None] = {}
         skipped = len(transaction.operations) if answer.succeeded else 0
         for number, prefix in enumerate(transaction.counts, skipped):
             counts[prefix] = _range_of(answer, number).count
-        for number, key in enumerate(transaction.reads, skipped + len(counts)):
+        for number, key in enumerate(transaction.reads, skipped + len(transaction.counts)):
             kvs = _range_of(answer, number).kvs
             entries[key] = kvs[0].entry() if kvs else None
         return Outcome(succeeded=answer.succeeded, revision=answer.header.revision, counts=counts, entries=entries)
 
     def get(self, key: str) -> Entry | None:
-        answer = wire.decode_range(self._gateway.call("/v3/kv/range", wire.encode_range(wire.key_bytes(key))))
-        return answer.kvs[0].entry() if answer.kvs else None
+        kvs = self._range(wire.encode_range(wire.key_bytes(key))).kvs
+        return kvs[0].entry() if kvs else None
 
     def range(self, prefix: str, *, after: str = "", limit: int = 1000, keys_only: bool = False) -> Page:
         first, end = wire.span(prefix)
         if after:
             first = max(first, wire.key_bytes(after) + b"\0")
-        answer = wire.decode_range(
-            self._gateway.call("/v3/kv/range", wire.encode_range(first, end, limit=limit, keys_only=keys_only))
-        )
+        answer = self._range(wire.encode_range(first, end, limit=limit, keys_only=keys_only))
         return Page(entries=[kv.entry() for kv in answer.kvs], revision=answer.header.revision, more=answer.more)
 
     def count(self, prefix: str) -> int:
-        return wire.decode_range(
-            self._gateway.call("/v3/kv/range", wire.encode_range(*wire.span(prefix), count_only=True))
-        ).count
+        return self._range(wire.encode_range(*wire.span(prefix), count_only=True)).count
 
     def delete_prefix(self, prefix: str, *, limit: int = 1000) -> int:
         # Two plain calls instead of one transaction: etcd lets them pass when its quota is used up.
-        page = self.range(prefix, limit=limit, keys_only=True)
-        if not page.entries:
+        kvs = self._range(wire.encode_range(*wire.span(prefix), limit=limit, keys_only=True)).kvs
+        if not kvs:
             return 0
-        first, end = page.entries[0].key.encode(), page.entries[-1].key.encode() + b"\0"
-        return wire.decode_delete(
-            self._gateway.call("/v3/kv/deleterange", wire.encode_range(first, end), writes=True)
-        ).deleted
+        body = wire.encode_range(kvs[0].key, kvs[-1].key + b"\0")
+        return self._gateway.call("/v3/kv/deleterange", body, wire.decode_delete, writes=True).deleted
 
     def watch(self, prefix: str, after_revision: int) -> Watch:
         return Etcd3Watch(self._gateway, prefix, after_revision, timeout_s=self._timeout_s)
 
     def revision(self) -> int:
-        return wire.decode_range(
-            self._gateway.call("/v3/kv/range", wire.encode_range(b"\0", count_only=True))
-        ).header.revision
+        return self._range(wire.encode_range(b"\0", count_only=True)).header.revision
 
     def grant(self, ttl_s: float) -> Lease:
         # A repeat after a lost answer leaves a lease that nobody uses, until its time is over.
         body = b'{"TTL":%d}' % max(1, math.ceil(ttl_s))
-        answer = wire.decode_lease(self._gateway.call("/v3/lease/grant", body, writes=True))
+        answer = self._gateway.call("/v3/lease/grant", body, wire.decode_lease, writes=True)
         return Lease(answer.ID, float(answer.TTL))
 
     def keep(self, lease: Lease) -> bool:
         body = b'{"ID":%d}' % lease.id
-        return wire.decode_keep(self._gateway.call("/v3/lease/keepalive", body, writes=True)).result.TTL > 0
+        return self._gateway.call("/v3/lease/keepalive", body, wire.decode_keep, writes=True).result.TTL > 0
 
     def revoke(self, lease: Lease) -> None:
-        try:
-            self._gateway.call("/v3/lease/revoke", b'{"ID":%d}' % lease.id, writes=True)
-        except NotFound:
-            return  # It ended before, or a repeat finds its own work done.
+        with contextlib.suppress(NotFound):  # It ended before, or a repeat finds its own work done.
+            self._gateway.call("/v3/lease/revoke", b'{"ID":%d}' % lease.id, wire.decode_nothing, writes=True)
 
     def close(self) -> None:
         self._gateway.close()
 
     def status(self) -> EtcdStatus:
         """What the endpoint that answers says about itself."""
-        answer = wire.decode_status(self._gateway.call("/v3/maintenance/status", b"{}"))
+        answer = self._gateway.call("/v3/maintenance/status", b"{}", wire.decode_status)
         return EtcdStatus(answer.version, answer.db_size, answer.db_size_in_use)
 
     def compact(self, revision: int) -> None:
         """Forget what entries were before `revision`. Watches that are further behind end with WatchLost.
 
-        A revision already compacted, or not reached yet, is left alone.
+        Returns when it is done, which etcd does little by little beside its work. A revision already compacted, or
+        not reached yet, is left alone.
         """
-        try:
-            self._gateway.call("/v3/kv/compaction", b'{"revision":%d}' % revision, writes=True)
-        except NotFound:
-            return
+        body = b'{"revision":%d,"physical":true}' % revision
+        with contextlib.suppress(NotFound):
+            self._housekeep("/v3/kv/compaction", body)
 
     def reclaim(self) -> None:
         """Give back the space that compaction freed, and let etcd take writes again after its quota was used up.
@@ -141,8 +131,18 @@ class Etcd3Store(Store):
         Each member is busy while it rewrites its file: tens of milliseconds for 16 MiB, seconds for gigabytes.
         """
         for number in range(self._gateway.endpoints):
-            self._gateway.call("/v3/maintenance/defragment", b"{}", only=number, timeout_s=RECLAIM_TIMEOUT_S)
-        self._gateway.call("/v3/maintenance/alarm", b'{"action":"DEACTIVATE","alarm":"NOSPACE"}', writes=True)
+            self._housekeep("/v3/maintenance/defragment", b"{}", only=number)
+        for alarm in self._gateway.call("/v3/maintenance/alarm", b'{"action":"GET"}', wire.decode_alarms).alarms:
+            if alarm.alarm == "NOSPACE":
+                body = b'{"action":"DEACTIVATE","memberID":%d,"alarm":"NOSPACE"}' % alarm.memberID
+                self._housekeep("/v3/maintenance/alarm", body)
+
+    def _range(self, body: bytes) -> wire.RangeAnswer:
+        return self._gateway.call("/v3/kv/range", body, wire.decode_range)
+
+    def _housekeep(self, path: str, body: bytes, only: int | None = None) -> None:
+        timeout_s = HOUSEKEEPING_TIMEOUT_S
+        self._gateway.call(path, body, wire.decode_nothing, writes=True, only=only, timeout_s=timeout_s)
 
 
 def _range_of(answer: wire.TransactionAnswer, number: int) -> wire.RangeAnswer:

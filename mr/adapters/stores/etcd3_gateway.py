@@ -8,7 +8,8 @@ it is never sent twice unless the caller says that a repeat is harmless.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
@@ -16,6 +17,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from mr.adapters.stores import etcd3_wire as wire
 from mr.adapters.stores.etcd3_http import SOCKET_OPTIONS, GatewayConnection, GatewayPool, Stream
 from mr.errors import MrError, NotFound, StoreFull, StoreUnavailable, ValueRefused
+
+T = TypeVar("T")
 
 CONNECTIONS_KEPT = 64
 
@@ -53,13 +56,14 @@ class Gateway:
         self,
         path: str,
         body: bytes,
+        decode: Callable[[bytes], T],
         *,
         writes: bool = False,
         repeats: bool = True,
         only: int | None = None,
         timeout_s: float | None = None,
-    ) -> bytes:
-        """POST to the first endpoint that answers, and return the body of its answer.
+    ) -> T:
+        """POST to the first endpoint that answers, and return its answer, decoded.
 
         Unless it `repeats` harmlessly, the request is not sent again once bytes of it went out. `only` names one
         endpoint by number. A call may take `timeout_s` for each endpoint.
@@ -71,7 +75,7 @@ class Gateway:
         problem: Exception | None = None
         for number in order:
             try:
-                return self._ask(number, path, body, timeout_s)
+                return self._ask(number, path, body, decode, timeout_s)
             except (NewConnectionError, ConnectTimeoutError) as error:
                 problem = error
             except (HTTPError, _Trouble) as error:
@@ -124,12 +128,15 @@ class Gateway:
         for pool in self._pools:
             pool.close()
 
-    def _ask(self, number: int, path: str, body: bytes, timeout_s: float | None) -> bytes:
+    def _ask(self, number: int, path: str, body: bytes, decode: Callable[[bytes], T], timeout_s: float | None) -> T:
         """One endpoint, once more if the login has run out (that is noticed before anything is applied)."""
         for attempt in (1, 2):
             status, data = self._post(number, path, body, self._authorization(number), timeout_s)
             if status == 200:
-                return data
+                try:
+                    return decode(data)
+                except msgspec.MsgspecError as error:
+                    raise _Trouble(f"an answer makes no sense: {error}") from error
             refusal = _refusal(status, data)
             if attempt == 1 and self._user and _wants_login(refusal):
                 self._token = None
@@ -173,7 +180,10 @@ class Gateway:
             refusal = None if status == 200 else _refusal(status, data)
             if refusal is not None and "not enabled" not in refusal.message:
                 raise _error_of(status, refusal, "/v3/auth/authenticate")
-            self._token = wire.decode_token(data).token if refusal is None else ""
+            try:
+                self._token = wire.decode_token(data).token if refusal is None else ""
+            except msgspec.MsgspecError as error:
+                raise _Trouble(f"an answer makes no sense: {error}") from error
         return {"Authorization": self._token} if self._token else {}
 
 

@@ -72,12 +72,13 @@ class Head(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, data: bytes) -> Head:
+        """Raises: ValueError if it is no head of HTTP."""
         first, *lines = data.lower().split(b"\r\n")
         fields = {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}
         chunked = fields.get(b"transfer-encoding") == b"chunked"
         length = fields.get(b"content-length")
         return cls(
-            status=int(first.split(b" ", 2)[1]),
+            status=int(first.partition(b" ")[2][:3]),
             length=None if chunked or length is None else int(length),
             chunked=chunked,
             closes=fields.get(b"connection") == b"close" or (length is None and not chunked),

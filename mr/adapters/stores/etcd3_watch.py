@@ -133,7 +133,7 @@ class Etcd3Watch(Watch):
         elif result.events:
             for event in result.events:
                 entry = None if event.type == "DELETE" else event.kv.entry()
-                self._ready.append(Change(event.kv.key.decode(), entry, event.kv.mod_revision))
+                self._ready.append(Change(event.kv.name, entry, event.kv.mod_revision))
             self._seen = self._ready[-1].revision
         else:
             self._seen = max(self._seen, revision)

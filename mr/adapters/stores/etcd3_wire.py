@@ -38,8 +38,13 @@ class KeyValue(msgspec.Struct, frozen=True, gc=False):
     mod_revision: int = 0
     create_revision: int = 0
 
+    @property
+    def name(self) -> str:
+        """The key as text. Others may have written keys that are none; they must not end a listing or a watch."""
+        return self.key.decode(errors="replace")
+
     def entry(self) -> Entry:
-        return Entry(self.key.decode(), self.value, self.mod_revision, self.create_revision)
+        return Entry(self.name, self.value, self.mod_revision, self.create_revision)
 
 
 class RangeAnswer(msgspec.Struct, frozen=True):
@@ -86,6 +91,17 @@ class StatusAnswer(msgspec.Struct, frozen=True, rename={"db_size": "dbSize", "db
     db_size_in_use: int = 0
 
 
+class Alarm(msgspec.Struct, frozen=True):
+    """A member that raised an alarm; etcd lifts it only for the member that is named."""
+
+    memberID: int = 0
+    alarm: str = "NONE"
+
+
+class AlarmAnswer(msgspec.Struct, frozen=True):
+    alarms: list[Alarm] = []
+
+
 class TokenAnswer(msgspec.Struct, frozen=True):
     token: str = ""
 
@@ -122,6 +138,8 @@ class WatchAnswer(msgspec.Struct, frozen=True):
     error: StreamError | None = None
 
 
+# Where nothing is asked but that it was done.
+decode_nothing = msgspec.json.Decoder(msgspec.Raw).decode
 # strict=False is what turns "17" into 17.
 decode_range = msgspec.json.Decoder(RangeAnswer, strict=False).decode
 decode_transaction = msgspec.json.Decoder(TransactionAnswer, strict=False).decode
@@ -129,6 +147,7 @@ decode_delete = msgspec.json.Decoder(DeleteAnswer, strict=False).decode
 decode_lease = msgspec.json.Decoder(LeaseAnswer, strict=False).decode
 decode_keep = msgspec.json.Decoder(KeepAnswer, strict=False).decode
 decode_status = msgspec.json.Decoder(StatusAnswer, strict=False).decode
+decode_alarms = msgspec.json.Decoder(AlarmAnswer, strict=False).decode
 decode_token = msgspec.json.Decoder(TokenAnswer, strict=False).decode
 decode_refusal = msgspec.json.Decoder(Refusal, strict=False).decode
 decode_watch = msgspec.json.Decoder(WatchAnswer, strict=False).decode
