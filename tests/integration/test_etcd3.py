@@ -559,7 +559,7 @@ def test_etcdctl_prints_the_value_as_it_is(shared: EtcdServer, store: Etcd3Store
 
 def test_a_key_of_others_that_is_no_text_is_listed_and_deleted(shared: EtcdServer, store: Etcd3Store):
     start = store.revision()
-    command = [program("etcdctl"), f"--endpoints={shared.endpoint}", "put", b"odd/\xff", "x"]
+    command = [program("etcdctl").encode(), f"--endpoints={shared.endpoint}".encode(), b"put", b"odd/\xff", b"x"]
     subprocess.run(command, env={**os.environ, "ETCDCTL_API": "3"}, check=True, timeout=DEADLINE_S, capture_output=True)
     assert [entry.key for entry in store.range("odd/").entries] == ["odd/\ufffd"]
     with store.watch("odd/", start) as watch:
