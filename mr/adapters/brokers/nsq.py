@@ -55,11 +55,11 @@ class _Channel(msgspec.Struct):
 class _Topic(msgspec.Struct):
     topic_name: str
     depth: int = 0
-    channels: list[_Channel] = []
+    channels: list[_Channel] | None = None
 
 
 class _Stats(msgspec.Struct):
-    topics: list[_Topic] = []
+    topics: list[_Topic] | None = None  # Go writes an empty list as null
 
 
 class _Info(msgspec.Struct):
@@ -104,7 +104,7 @@ class NsqPublisher(Publisher):
         # One topic is asked for by name; many come cheaper as everything at once (200 topics: 3 ms).
         path = "/stats?" + urlencode(_STATS | ({"topic": topics[0]} if len(topics) == 1 else {}))
         for door in self._doors if topics else ():
-            for topic in door.read(path, _Stats).topics:
+            for topic in door.read(path, _Stats).topics or ():
                 if topic.topic_name in found:
                     found[topic.topic_name] = self._add(found[topic.topic_name], topic)
         return found
@@ -138,7 +138,7 @@ class NsqPublisher(Publisher):
         return sorted(self._doors[first:] + self._doors[:first], key=lambda door: door.is_shunned)
 
     def _add(self, sum_: Backlog, topic: _Topic) -> Backlog:
-        ours = [channel for channel in topic.channels if channel.channel_name == self._channel]
+        ours = [channel for channel in topic.channels or () if channel.channel_name == self._channel]
         return Backlog(
             waiting=sum_.waiting + topic.depth + sum(channel.depth for channel in ours),
             in_flight=sum_.in_flight + sum(channel.in_flight_count for channel in ours),

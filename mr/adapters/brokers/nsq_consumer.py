@@ -42,7 +42,7 @@ class _Producer(msgspec.Struct):
 
 
 class _Lookup(msgspec.Struct):
-    producers: list[_Producer] = []
+    producers: list[_Producer] | None = None
 
 
 class NsqConsumer(Consumer):
@@ -313,7 +313,7 @@ class NsqConsumer(Consumer):
             try:
                 response = pool.request("GET", "/lookup?" + urlencode({"topic": topic}))
                 if response.status == 200:
-                    producers = msgspec.json.decode(response.data, type=_Lookup).producers
+                    producers = msgspec.json.decode(response.data, type=_Lookup).producers or ()
                     found |= {(producer.broadcast_address, producer.tcp_port) for producer in producers}
             except (urllib3.exceptions.HTTPError, OSError, msgspec.MsgspecError) as error:
                 logger.warning("nsqlookupd %s:%s does not answer: %s", pool.host, pool.port, error)
