@@ -187,15 +187,17 @@ def test_nothing_was_sent_to_an_etcd_that_is_not_there(open_store):
         watch.next(0.2)
 
 
-def test_a_lost_answer_makes_the_outcome_unknown_and_a_repeat_shows_it(proxy: Proxy, store: Etcd3Store, open_store):
-    through = open_store(proxy.endpoint)
+def test_a_lost_answer_makes_the_outcome_unknown_and_a_repeat_shows_it(
+    proxy: Proxy, shared: EtcdServer, store: Etcd3Store, open_store
+):
+    # With a second endpoint at hand the adapter must still not send a write twice by itself.
+    through = open_store(proxy.endpoint, shared.endpoint)
     create = Transaction(conditions=[Absent("k")], operations=[Put("k", b"mine")], counts=["k"], reads=["k"])
     proxy.answer_bytes = 0
     with pytest.raises(StoreUnavailable) as raised:
         through.commit(create)
     assert raised.value.unknown
-    assert proxy.connections == 1, "the adapter has sent a write again by itself"
-    proxy.answer_bytes = None
+    assert proxy.connections == 1
     outcome = through.commit(create)
     assert not outcome.succeeded
     assert outcome.counts == {"k": 1}
