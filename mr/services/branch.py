@@ -10,6 +10,7 @@ import msgspec
 from mr.codec import Items
 from mr.model.invocation import Manifest
 from mr.model.message import Level
+from mr.model.outcome import Data
 from mr.rules import fan_out
 
 RETAINED_MAX = 16 * 1024 * 1024
@@ -56,7 +57,7 @@ class Branch:
         self.size: int | None = None
         self.made_here = made_here
         self.manifest: Manifest | None = None
-        self.args: Items | None = None
+        self.args: Data | None = None
         self.session: dict[str, bytes] = {}
         self.sessions = 0
         self.slices: dict[int, Slice] = {}

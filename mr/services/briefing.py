@@ -89,7 +89,7 @@ class Briefing:
         request = bytes(message.request)
         visit = self._visit(message, message.set, definitions, levels, request if request != b"null" else None)
         if message.kind == "reduce":
-            visit.add_reduce(message.p, again=False)
+            visit.add_reduce(message.p)
         else:
             items = Items.parse(message.args) if message.has_args else None
             visit.add_map(message.p, message.from_, message.to, items)
@@ -119,7 +119,7 @@ class Briefing:
                 case "slice":
                     visit.add_slice(due.p, due.first)
                 case "reduce":
-                    visit.add_reduce(due.p, again=True)
+                    visit.add_reduce(due.p)
                 case "end":
                     visit.add_end()
         return visit

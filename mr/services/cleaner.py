@@ -55,9 +55,10 @@ class Cleaner:
 
     def answered(self, answers: list[tuple[str, str, str]], due_at: str | None) -> None:
         """Forget replies that were delivered, as (front end, workflow, request), and let their requests go sooner."""
-        for start in range(0, len(answers), 60):
+        at_once = self._store.limits.operations // 2
+        for start in range(0, len(answers), at_once):
             operations: list[Put | Delete] = []
-            for front_end, w, r in answers[start : start + 60]:
+            for front_end, w, r in answers[start : start + at_once]:
                 operations.append(Delete(keys.replies(front_end, r)))
                 if due_at is not None:
                     operations.append(Put(keys.due(due_at, w, r), b"{}"))

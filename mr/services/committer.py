@@ -48,7 +48,7 @@ class _Atom(msgspec.Struct, frozen=True):
         return sum(_OVERHEAD + len(o.key) + (len(o.value) if isinstance(o, Put) else 0) for o in self.operations)
 
 
-class _Prepared(msgspec.Struct):
+class _Prepared(msgspec.Struct, eq=False):
     """A unit on its way: its fence, its atoms, and what became of it."""
 
     unit: Unit
@@ -101,7 +101,7 @@ class Committer:
     def stage(self, fence: tuple[str, bytes], puts: Sequence[tuple[str, bytes]]) -> bool:
         """Write an execution's own chunks; False if the request is over."""
         if not self._store.abilities.transactions:
-            entry = self._store.get(fence[0])
+            entry = self._read(fence[0])
             if entry is None or entry.value != fence[1]:
                 return False
             for key, value in puts:
@@ -170,7 +170,9 @@ class Committer:
             names = set(one.keys)
             conditions += 1 + sum(atom.guard is not None for atom in one.atoms)
             operations += len(names) + len(one.unit.counts)
-            size += sum(atom.size_bytes for atom in one.atoms) + sum(len(m.body) for m in one.unit.messages)
+            size += sum(atom.size_bytes for atom in one.atoms) + sum(
+                len(call.publication.body) for call in one.unit.calls
+            )
             conflict = (
                 names & written
                 or fences.get(one.fence.key, one.fence.value) != one.fence.value
@@ -194,7 +196,7 @@ class Committer:
                 conditions=[*fences.values(), *(Absent(a.guard) for one in group for a in one.atoms if a.guard)],
                 operations=[operation for one in group for atom in one.atoms for operation in atom.operations],
                 counts=counts,
-                messages=self._joined(message for one in group for message in one.unit.messages),
+                messages=self._joined(group),
             )
         )
         if outcome.succeeded:
@@ -215,7 +217,7 @@ class Committer:
                     conditions=[one.fence, *(Absent(atom.guard) for atom in piece if atom.guard)],
                     operations=[operation for atom in piece for operation in atom.operations],
                     counts=one.unit.counts if is_last else (),
-                    messages=self._joined(one.unit.messages) if is_last else (),
+                    messages=self._joined([one]) if is_last else (),
                 )
             )
             if outcome.succeeded:
@@ -237,7 +239,8 @@ class Committer:
         room = limits.operations - len(one.unit.counts) - 1
         room_bytes = limits.transaction_bytes
         if self._publisher.joins_commit:
-            room_bytes -= min(sum(len(message.body) for message in one.unit.messages), limits.transaction_bytes // 2)
+            bodies = sum(len(call.publication.body) for call in one.unit.calls)
+            room_bytes -= min(bodies, limits.transaction_bytes // 2)
         operations = size = 0
         written: set[str] = set()
         for atom in one.atoms:
@@ -339,22 +342,25 @@ class Committer:
             self._pause(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
 
-    def _joined(self, messages: Iterator[Publication] | Sequence[Publication]) -> list[Publication]:
-        return list(messages) if self._publisher.joins_commit else []
+    def _joined(self, group: list[_Prepared]) -> list[Publication]:
+        if not self._publisher.joins_commit:
+            return []
+        return [call.publication for one in group for call in one.unit.calls]
 
     def _publish(self, committed: list[_Prepared]) -> None:
-        messages = [message for one in committed for message in one.unit.messages]
-        if not messages:
+        calls = [
+            (one, call) for one in committed for call in one.unit.calls if call.unless_others not in one.receipt.others
+        ]
+        if not calls:
             return
         try:
-            broker = self._publisher.publish(messages)
+            broker = self._publisher.publish([call.publication for _, call in calls])
         except BrokerUnavailable as error:
-            _log.warning("%d messages were not published, the sweeper will: %s", len(messages), error)
+            _log.warning("%d messages were not published, the sweeper will: %s", len(calls), error)
             return
         if not self._publisher.joins_commit:
-            for one in committed:
-                if one.unit.receipts:
-                    self._receipts.published((one.fence.key, one.fence.value), one.unit.receipts, broker)
+            for one, call in calls:
+                self._receipts.published((one.fence.key, one.fence.value), call.receipts, broker)
 
 
 def _compare(atom: _Atom, existing: Entry | None, others: set[str]) -> Verdict:

@@ -41,6 +41,14 @@ class Datasets:
             raise NotFound(f"manifest {p} of request {r} is gone")
         return Items.join(self._elements(w, r, manifest.args, first, to))
 
+    def cut(self, w: str, r: str, chunks: Chunks, first: int, to: int) -> Items:
+        """The elements `first` up to `to` of data that was staged; its record need not stand yet."""
+        return Items.join(self._elements(w, r, Payload(chunks=chunks), first, to))
+
+    def staged(self, w: str, r: str, chunks: Chunks) -> Iterator[Items]:
+        """All elements of data that was staged, piece by piece."""
+        return self._elements(w, r, Payload(chunks=chunks))
+
     def rows(self, w: str, r: str, p: str) -> Iterator[Items]:
         """The combined data that mapper `p` returned."""
         manifest = self.manifest(w, r, p)
@@ -91,16 +99,22 @@ class Datasets:
                 for document in items:
                     yield Items.parse(document)
 
-    def session(self, w: str, r: str, p: str, execution: str) -> dict[str, bytes]:
-        """The session values that an execution of mapper `p` kept, as JSON, by key."""
+    def session(self, w: str, r: str, p: str, level: Level) -> dict[str, bytes]:
+        """The session values that the winning execution of mapper `p` kept, as JSON, by key.
+
+        Raises: NotFound if some are gone: the request is cleaned away.
+        """
         values: dict[str, bytes] = {}
         after = ""
-        while True:
-            page = self._store.range(keys.sessions(w, r, p, execution), after=after)
+        while len(values) < level.session:
+            page = self._store.range(keys.sessions(w, r, p, level.execution), after=after)
             values.update({keys.session_name(entry.key): entry.value for entry in page.entries})
             if not page.more:
-                return values
+                break
             after = page.entries[-1].key
+        if len(values) < level.session:
+            raise NotFound(f"the session of {p} of request {r} is gone")
+        return values
 
     def _elements(self, w: str, r: str, payload: Payload, first: int = 0, to: int | None = None) -> Iterator[Items]:
         """The elements `first` up to `to` of a payload, piece by piece."""

@@ -36,7 +36,7 @@ from mr.model.request import RequestState
 from mr.ports.broker import Publication
 from mr.rules import fan_out, keys, retry, routing
 from mr.services.branch import Branch, Run, Slice
-from mr.services.unit import End, Fact, Receipted, Unit, Verdict
+from mr.services.unit import Call, End, Fact, Receipted, Unit, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 
 DEPTH_MAX = 32
@@ -79,10 +79,12 @@ class Visit:
         self._dues: list[Fact] = []
         self._counts: list[str] = []
         self._messages: list[Message] = []
+        self._claims: dict[str, str] = {}
         self._end: End | None = None
         self._is_urgent = False
         self._on_written: dict[str, Callable[[], None]] = {}
         self._on_count: dict[str, Callable[[int], None]] = {}
+        self._counting: dict[str, Callable[[int], None]] = {}
         self._in_flight: Unit | None = None
         self._fresh: list[Branch] = []
         self._touched: dict[tuple[str, int], Slice] = {}
@@ -104,15 +106,12 @@ class Visit:
         self._foreign(p)
         self._slice_counted(p, number)
 
-    def add_reduce(self, p: str, *, again: bool) -> None:
-        """A reduce is due. `again`: perhaps nobody has recorded that it is."""
-        step = self._step_of(p)
-        if not self._offers(self.definitions.reducer(step).capability):
-            self._reduce_elsewhere(p)
-        elif again:
-            self._reduce_due(p)
-        else:
+    def add_reduce(self, p: str) -> None:
+        """The reduce of `p` is due."""
+        if self._offers(self.definitions.reducer(self._step_of(p)).capability):
             self._reduces.append(self._reduce_work(p))
+        else:
+            self._reduce_elsewhere(p)
 
     def add_end(self) -> None:
         """The root is done, but the request is still active: only a store without transactions comes here."""
@@ -165,6 +164,7 @@ class Visit:
         work = MapWork(
             number=self._number, p=branch.p, step=branch.step, first=first, to=stop,
             items=items and items.cut(0, stop - first),
+            chunks=branch.args if isinstance(branch.args, Chunks) else None,
         )  # fmt: skip
         self._running[work.number] = work
         return work
@@ -263,9 +263,7 @@ class Visit:
             if then is not None and fact.key not in receipt.others:
                 then()
         for prefix in unit.counts:
-            counted = self._on_count.pop(prefix, None)
-            if counted is not None:
-                counted(receipt.counts[prefix])
+            self._counting.pop(prefix)(receipt.counts[prefix])
 
     # -- outcomes -----------------------------------------------------------------------------------------------
 
@@ -303,10 +301,17 @@ class Visit:
         else:
             self._reduce_elsewhere(branch.p)
 
-    def _reduce_elsewhere(self, p: str) -> None:
-        """The reduce of `p` is due and goes to another worker; so its result is not this visit's any more."""
-        self._dues.append(self._due_fact(p))
-        self._messages.append(self._message(kind="reduce", p=p))
+    def _reduce_elsewhere(self, p: str, *, may_be_known: bool = False) -> None:
+        """The reduce of `p` is due and goes to another worker; so its result is not this visit's any more.
+
+        `may_be_known`: others may find that out at the same time; the first to record it calls.
+        """
+        fact = self._due_fact(p)
+        self._dues.append(fact)
+        message = self._message(kind="reduce", p=p)
+        self._messages.append(message)
+        if may_be_known:
+            self._claims[p] = fact.key
         parent, child = ids.parent(p)
         above = self._branches.get(parent)
         if above is not None:
@@ -323,7 +328,7 @@ class Visit:
             return
         below = Branch(p, outcome.count, outcome.step, self.execution, made_here=True)
         below.session, below.sessions = outcome.session, len(outcome.session)
-        below.args = outcome.args if isinstance(outcome.args, Items) else None
+        below.args = outcome.args
         below.manifest = Manifest(
             execution=self.execution, step=outcome.step, count=outcome.count, args=_payload(outcome.args),
             session=len(outcome.session), worker=self.worker.name, at=self.worker.stamp(), output=outcome.output,
@@ -333,7 +338,7 @@ class Visit:
         if outcome.count == 0:
             self._complete(below)
         else:
-            self._queue(below, 0, outcome.count, below.args)
+            self._queue(below, 0, outcome.count, outcome.args if isinstance(outcome.args, Items) else None)
 
     def _refuse(self, p: str, outcome: Mapped) -> tuple[str, str, str] | None:
         if outcome.step not in self.definitions.steps:
@@ -508,12 +513,15 @@ class Visit:
             topic = routing.topic(self.workflow, "reduce", self.definitions.reducer(step).capability)
         return Publication(topic, self.worker.seal(msgspec.structs.replace(message, levels=levels)))
 
-    def _receipt_keys(self, message: Message) -> list[str]:
+    def _call(self, message: Message) -> Call:
         w, r, p = self.workflow, self.request_id, message.p
+        publication = self._publication(message)
         if message.kind == "reduce":
-            return [keys.receipt(w, r, p)]
+            receipt = keys.receipt(w, r, p)
+            return Call(publication=publication, receipts=[receipt], unless_others=self._claims.pop(p, None))
         size = self._level(p).slice
-        return [keys.receipt(w, r, p, number) for number in range(message.from_ // size, (message.to - 1) // size + 1)]
+        numbers = range(message.from_ // size, (message.to - 1) // size + 1)
+        return Call(publication=publication, receipts=[keys.receipt(w, r, p, number) for number in numbers])
 
     # -- what is to be written ----------------------------------------------------------------------------------
 
@@ -650,7 +658,7 @@ class Visit:
             self._dues.append(fact)
             self._on_written[fact.key] = lambda: self._reduces.append(self._reduce_work(p))
         else:
-            self._reduce_elsewhere(p)
+            self._reduce_elsewhere(p, may_be_known=True)
 
     def _succeed(self, items: Items, runs: list[Run]) -> None:
         branch = self._branches[ids.ROOT]
@@ -660,14 +668,15 @@ class Visit:
     def _unit(self) -> Unit | None:
         manifests = [fact for _, fact in sorted(self._manifests, key=lambda pair: pair[0])]
         facts, counts, end = manifests + self._facts + self._dues, self._counts, self._end
-        publications = [self._publication(message) for message in self._messages]
-        receipts = [key for message in self._messages for key in self._receipt_keys(message)]
-        if not (facts or counts or end or publications):
+        # What follows from the counts of this unit; the next one may ask for the same counts meanwhile.
+        self._counting = {prefix: self._on_count.pop(prefix) for prefix in counts}
+        calls = [self._call(message) for message in self._messages]
+        if not (facts or counts or end or calls):
             return None
         self._manifests, self._facts, self._dues, self._counts, self._messages = [], [], [], [], []
         return Unit(
             workflow=self.workflow, request_id=self.request_id, epoch=self.epoch, facts=facts, end=end,
-            counts=counts, messages=publications, receipts=receipts, request=self._request,
+            counts=counts, calls=calls, request=self._request,
         )  # fmt: skip
 
     def running(self) -> Iterator[Work]:

@@ -19,7 +19,6 @@ from mr.ports.broker import Publisher
 from mr.ports.store import Equals, Put, Store, Transaction
 
 WRITE_AFTER_S = 1.0
-_BATCH = 50
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -75,8 +74,9 @@ class Receipts:
             by_fence.setdefault(note.fence, {}).update(dict.fromkeys(note.keys, codec.encode(note.receipt)))
         for (key, value), puts in by_fence.items():
             items = list(puts.items())
-            for start in range(0, len(items), _BATCH):
-                batch = items[start : start + _BATCH]
+            at_once = self._store.limits.operations // 2
+            for start in range(0, len(items), at_once):
+                batch = items[start : start + at_once]
                 if not self._store.abilities.transactions:
                     self._write_singly(key, value, batch)
                 elif not self._store.commit(

@@ -149,7 +149,7 @@ class Submission:
         if not self._store.abilities.transactions:
             # In this order: without its record a request was never accepted, and the sweeper clears the rest away.
             for put in puts:
-                self._repeat(Transaction(operations=[put]))
+                self._repeat(Transaction(conditions=[Absent(put.key)], operations=[put], reads=[put.key]), put.value)
         elif not self._repeat(
             Transaction(
                 conditions=[At(keys.workflow(w), version), Absent(keys.active(w, r)), Absent(keys.request(w, r))],

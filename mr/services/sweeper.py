@@ -43,7 +43,6 @@ AGAIN_S = 4.0
 """How long something published again is left alone."""
 LOOK_MAX_S = 10.0
 """The longest pause between two looks at a request that stands still."""
-_COUNTS_AT_ONCE = 100
 _KINDS: Mapping[str, Literal["map", "reduce", "end"]] = {
     "map": "map",
     "slice": "map",
@@ -119,8 +118,9 @@ class Sweeper:
 
     def _standing(self, names: list[tuple[str, str]], now: float) -> list[tuple[str, str]]:
         standing = []
-        for start in range(0, len(names), _COUNTS_AT_ONCE):
-            some = names[start : start + _COUNTS_AT_ONCE]
+        at_once = self._store.limits.operations // 2
+        for start in range(0, len(names), at_once):
+            some = names[start : start + at_once]
             prefixes = [keys.facts(w, r) for w, r in some]
             if self._store.abilities.transactions:
                 counts: Mapping[str, int] = self._store.commit(Transaction(counts=prefixes)).counts

@@ -33,12 +33,23 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     report: ErrorReport | None = None
 
 
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to publish once the unit is durable, and the receipts to note for it later.
+
+    `unless_others`: not if another execution had written this key before; then it called, too.
+    """
+
+    publication: Publication
+    receipts: list[str]
+    unless_others: str | None = None
+
+
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
     """Facts in the order in which they depend on each other, then the end.
 
     All or, where that is refused or too much for one transaction, from the first to the last: a manifest comes
-    before what stands below it. `counts` are prefixes to count after the writes. `messages` are published when
-    everything is durable, and noted later under the keys `receipts`. `request` is the request's record, if known.
+    before what stands below it. `counts` are prefixes to count after the writes. `calls` are published when
+    everything is durable. `request` is the request's record, if known.
     """
 
     workflow: str
@@ -47,8 +58,7 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     facts: list[Fact] = []
     end: End | None = None
     counts: list[str] = []
-    messages: list[Publication] = []
-    receipts: list[str] = []
+    calls: list[Call] = []
     request: bytes | None = None
 
 

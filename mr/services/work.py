@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from mr.codec import Items
+from mr.model.dataset import Chunks
 from mr.model.message import Level, Message
 from mr.model.outcome import Data
 
@@ -25,7 +26,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MapWork(msgspec.Struct, kw_only=True, eq=False):
-    """Run children `first` up to `to` of mapper `p`. `items` are their arguments, None if still to be read."""
+    """Run children `first` up to `to` of mapper `p`.
+
+    `items` are their arguments; None if they are to be read, from `chunks` if this visit staged them, else as the
+    manifest says.
+    """
 
     number: int
     p: str
@@ -33,6 +38,7 @@ class MapWork(msgspec.Struct, kw_only=True, eq=False):
     first: int
     to: int
     items: Items | None
+    chunks: Chunks | None = None
 
 
 class ReduceWork(msgspec.Struct, kw_only=True, eq=False):

@@ -1,0 +1,1 @@
+"""The real services under a seeded scheduler that crashes, stops, loses, repeats and lies. Start with `run.py`."""
