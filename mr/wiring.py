@@ -1,0 +1,154 @@
+"""The composition root: from settings to objects. Who gets what is decided here and nowhere else.
+
+Adapters are imported when they are asked for, so that a command pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mr.clock import SystemClock
+from mr.errors import ConfigError
+from mr.ports.broker import Consumer, Publisher
+from mr.ports.store import Store
+from mr.services.cleaner import Cleaner
+from mr.services.datasets import Datasets
+from mr.services.receipts import Receipts
+from mr.services.registry import Registry
+from mr.services.results import Results
+from mr.services.retention import Retention
+from mr.services.secrets import message_key
+from mr.services.submission import Submission
+from mr.services.sync import Sync
+from mr.settings import Settings
+
+if TYPE_CHECKING:
+    from mr.adapters.sqlite_file import SqliteFile
+
+
+class Parts:
+    """The object graph of one process; each part is built when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        if settings.results.writer != "inline":
+            raise ConfigError([f"MR_RESULT_WRITER: expected inline, the only one yet, got: {settings.results.writer}"])
+        if settings.store.url.kind == "sqlite" and settings.broker.url.kind == "sqlite":
+            same = settings.store.url.path == settings.broker.url.path
+        else:
+            same = settings.broker.url.kind != "sqlite"
+        if not same:
+            raise ConfigError(
+                [f"MR_BROKER: expected NSQ, or the SQLite file that is the store, got: {settings.broker.url}"]
+            )
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        url = self.settings.store.url
+        if url.kind == "sqlite":
+            from mr.adapters.stores.sqlite import SqliteStore
+
+            return SqliteStore(self._file)
+        if url.kind == "etcd3":
+            from mr.adapters.stores.etcd3 import Etcd3Store
+
+            endpoints = [str(endpoint) for endpoint in url.endpoints]
+            return Etcd3Store(endpoints, username=url.username, password=url.password)
+        raise ConfigError([f"MR_STORE: expected sqlite or etcd3, {url.kind} is not built yet"])
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The sending side of the broker."""
+        url = self.settings.broker.url
+        if url.kind == "sqlite":
+            from mr.adapters.brokers.sqlite import SqlitePublisher
+
+            return SqlitePublisher(self._file)
+        from mr.adapters.brokers.nsq import NsqPublisher
+
+        return NsqPublisher(self._nsqds(), channel=self.settings.broker.channel)
+
+    def consumer(self) -> Consumer:
+        """A new receiving side of the broker."""
+        url = self.settings.broker.url
+        if url.kind == "sqlite":
+            from mr.adapters.brokers.sqlite import SqliteConsumer
+
+            return SqliteConsumer(self._file)
+        from mr.adapters.brokers.nsq_consumer import NsqConsumer
+
+        lookupds = [(lookupd.host, lookupd.port) for lookupd in url.lookupds]
+        return NsqConsumer(self._nsqds(), lookupds, channel=self.settings.broker.channel)
+
+    def _nsqds(self) -> list[tuple[str, int, int]]:
+        return [(node.tcp.host, node.tcp.port, node.http.port) for node in self.settings.broker.url.nodes]
+
+    @cached_property
+    def _file(self) -> SqliteFile:
+        from mr.adapters.sqlite_file import SqliteFile
+
+        return SqliteFile(self.settings.store.url.path)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Definitions."""
+        from mr.adapters.processors.python import PythonProcessor
+
+        return Registry(self.store, [PythonProcessor()], self.clock)
+
+    @cached_property
+    def sync(self) -> Sync:
+        """Folders of handlers."""
+        return Sync(self.registry)
+
+    @cached_property
+    def retention(self) -> Retention:
+        """How long finished requests stay."""
+        cleaning = self.settings.cleaning
+        return Retention(
+            enabled=cleaning.enabled,
+            quiet_s=cleaning.quiet_period_s,
+            answered_s=cleaning.answered_s,
+            result_keep_s=cleaning.unread_s,
+            failed_keep_s=cleaning.failed_s,
+        )
+
+    @cached_property
+    def message_key(self) -> bytes:
+        """The key that seals messages."""
+        return message_key(self.store)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Data of requests."""
+        return Datasets(self.store)
+
+    @cached_property
+    def submission(self) -> Submission:
+        """Accepting and cancelling."""
+        return Submission(self.store, self.publisher, self.registry, self.clock, self.retention, self.message_key)
+
+    @cached_property
+    def results(self) -> Results:
+        """Waiting and reading."""
+        return Results(self.store, self.datasets, self.clock)
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        """Notes of what was published."""
+        return Receipts(self.store, self.publisher, self.clock)
+
+    @cached_property
+    def cleaner(self) -> Cleaner:
+        """Removing finished requests."""
+        return Cleaner(self.store, self.clock)
+
+    def close(self) -> None:
+        """Let go of everything that was opened. Twice is harmless."""
+        for name in ("publisher", "store", "_file"):
+            part = self.__dict__.pop(name, None)
+            if part is not None:
+                part.close()
