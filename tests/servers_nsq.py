@@ -160,8 +160,8 @@ class NsqdServer(_Server):
 
     def clients(self, topic: str) -> list[dict[str, Any]]:
         """The connections that consume a topic, as nsqd sees them."""
-        topics = self.get("/stats", format="json", topic=topic)["topics"]
-        return [client for one in topics for channel in one["channels"] for client in channel["clients"] or []]
+        topics = self.get("/stats", format="json", topic=topic)["topics"] or []  # Go writes an empty list as null
+        return [client for one in topics for channel in one["channels"] or [] for client in channel["clients"] or []]
 
     def _own_arguments(self) -> list[str]:
         (self.folder / "data").mkdir(exist_ok=True)
