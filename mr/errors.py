@@ -93,9 +93,16 @@ class InvalidHandler(DefinitionError):
 
 
 class InvalidStep(DefinitionError):
-    """A step binds handlers of the wrong kind, or a job names no good initial step."""
+    """A step binds handlers of the wrong kind, or a job names no good initial step.
+
+    `role` is `mapper`, `combiner` or `reducer` where one name that was given for it is the problem, else empty.
+    """
 
     code = "invalid_step"
+
+    def __init__(self, message: str, *, role: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.role = role
 
 
 class DefinitionInUse(DefinitionError):
