@@ -1,10 +1,10 @@
 """Ids and paths.
 
-    request id      40 hex digits, random
-    path            place of an invocation in its request: `-` is the virtual mapper that was accepted, its only
-                    child `0` is the root invocation, `0.17` the root's eighteenth child
-    invocation id   <request id>.<path>
-    execution       <worker>.<counter>: one run of one message by one worker
+request id      40 hex digits, random
+path            place of an invocation in its request: `-` is the virtual mapper that was accepted, its only
+                child `0` is the root invocation, `0.17` the root's eighteenth child
+invocation id   <request id>.<path>
+execution       <worker>.<counter>: one run of one message by one worker
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     first: int
     items: Items
-    us: "array[int]"
+    us: array[int]
     outputs: dict[int, str] = {}
 
 
