@@ -124,10 +124,10 @@ class SimWorker:
                 world.step("idle", 0.01)
 
     def _take(self) -> None:
+        delivery = self.broker.receive(self.process, self.topics)
+        if delivery is None:
+            return
         try:
-            delivery = self.broker.receive(self.process, self.topics)
-            if delivery is None:
-                return
             message = unseal(delivery.body, KEY)
             again = delivery.attempts > 1
             visit = None if again else self.briefing.open_quickly(message)

@@ -40,6 +40,7 @@ class SimStore(Store):
         self._names: list[str] = []
         self._leases: dict[int, tuple[float, float, set[str]]] = {}
         self._revision = 0
+        self._granted = 0
         self._away_until = 0.0
         self.changes: list[Change] = []
         self.observers: list[Any] = []
@@ -96,7 +97,8 @@ class SimStore(Store):
 
     def grant(self, ttl_s: float) -> Lease:
         self._enter("commit")
-        lease = Lease(len(self._leases) + 1, ttl_s)
+        self._granted += 1
+        lease = Lease(self._granted, ttl_s)
         self._leases[lease.id] = (self._world.time + ttl_s, ttl_s, set())
         return lease
 
