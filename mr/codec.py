@@ -60,6 +60,8 @@ def dumps(value: Any, *, size_max: int | None = None) -> bytes:
         data = encode(value)
     except UnicodeEncodeError as error:
         raise ValueRefused(f"a text holds a lone surrogate: {error}") from error
+    except ValueError as error:
+        raise ValueRefused(f"a number has more than {DIGITS_MAX} digits") from error
     if size_max is not None and len(data) > size_max:
         raise ValueRefused(f"a value of {len(data)} bytes is over the limit of {size_max} bytes")
     return data

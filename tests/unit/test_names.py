@@ -1,0 +1,111 @@
+"""One rule for names, and what passes for ids and paths."""
+
+from __future__ import annotations
+
+import pytest
+
+from mr.errors import InvalidName
+from mr.model import names
+from mr.rules import routing
+
+GOOD = [
+    "a",
+    "A",
+    "0",
+    "_",
+    "-",
+    "a.b",
+    "a..b",
+    "x" * 100,
+    "step-3a",
+    "grep-email",
+    "map_wc_split",
+    "a_x.y",
+    "CON",
+    "a.",
+]
+# P-1: what people try, and what programs make of it.
+BAD = [
+    "", ".", "..", ".a", "../w", "a/../b", "/etc/passwd", "a/b", "a\\b", "%2e%2e%2f", "%252e", "a%00", "a\0", "\0",
+    "a\n", "\na", "a\r", "a\tb", "a b", " a", "a ", "x" * 101, "x" * 10_000, "é", "e\u0301", "\u0430dmin", "a\u200b",
+    "\u202eabc", "😀", "a:b", "a*b", "a?b", "a#b", "a@b", "a,b", "a;b", "a'b", 'a"b', "a$b", "a`b", "a|b", "a&b",
+    "a<b", "a>b", "a=b", "a+b", "a~b", "{a}", "[a]", "(a)", "²", "\u0661", "\ud800", "\uff46ull", "a\u2028b", "a\x85",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_name_is_returned_as_it_is(name: str) -> None:
+    assert names.check("step", name) == name
+    assert names.is_name(name)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_P_1_a_bad_name_is_refused_with_the_noun_and_a_message_that_can_be_shown(name: str) -> None:
+    assert not names.is_name(name)
+    with pytest.raises(InvalidName) as caught:
+        names.check("step", name)
+    text = str(caught.value)
+    assert text.startswith("step name ")
+    assert "1 to 100 characters" in text
+    assert len(text) < 400
+    text.encode()
+    assert "\n" not in text
+    assert "\0" not in text
+
+
+@pytest.mark.parametrize("text", ["0" * 40, "0123456789abcdef" * 2 + "01234567"])
+def test_JX_5_a_request_id_is_forty_lowercase_hex_digits(text: str) -> None:
+    assert names.is_request_id(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0" * 39, "0" * 41, "A" * 40, "g" * 40, "0" * 40 + "\n", " " + "0" * 39, "\u0661" * 40]
+)
+def test_JX_5_anything_else_is_no_request_id(text: str) -> None:
+    assert not names.is_request_id(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0.17", "0.r", "0.17.r", "0.0.0", "1048575", "0.1048575.3"])
+def test_a_path_is_numbers_and_perhaps_an_r(text: str) -> None:
+    assert names.is_path(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        ".",
+        "r",
+        "0.",
+        ".0",
+        "0..1",
+        "00",
+        "0.01",
+        "0.r.1",
+        "0.R",
+        "-1",
+        "0.-1",
+        "0\n",
+        "0/1",
+        "0.12345678",
+        "1e3",
+    ],
+)
+def test_anything_else_is_no_path(text: str) -> None:
+    assert not names.is_path(text)
+
+
+def test_JX_52_topics_are_named_by_workflow_direction_and_capability() -> None:
+    assert routing.topic("w", "map", "general") == "mr.w.map.general"
+    assert routing.topics("w", ["general", "GPU"]) == [
+        "mr.w.map.general", "mr.w.reduce.general", "mr.w.map.gpu", "mr.w.reduce.gpu",
+    ]  # fmt: skip
+
+
+def test_JX_56_a_topic_has_at_most_sixty_four_characters_in_both_directions() -> None:
+    # "mr." + workflow + ".reduce." + capability
+    routing.check("w" * 46, "general")
+    with pytest.raises(InvalidName, match="65 characters"):
+        routing.check("w" * 47, "general")
+    assert len(routing.topic("w" * 46, "reduce", "general")) == 64
