@@ -1,0 +1,307 @@
+"""An executor: the process in which handlers run. Start it only through `executor_process.ExecutorProcess`.
+
+It has a socket to its supervisor, three pieces of shared memory, a directory of its own, and nothing else: no store,
+no broker, no credentials, hardly any environment. It dies with its parent. It is expected to be broken by handlers at
+any moment; nothing that it holds is needed afterwards.
+
+The hard part is to stay whole between two handlers that share the process. What a handler usually breaks is put back
+before each run (`_Surroundings`), and handlers get a copy of the builtins, so that patching them cannot
+reach this code. What cannot be put back (threads, native state) is why executors are recycled.
+"""
+
+from __future__ import annotations
+
+import _thread
+import builtins
+import ctypes
+import faulthandler
+import fcntl
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from array import array
+from time import monotonic, sleep
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from mr.codec import Items
+from mr.errors import ConfigError, CorruptEntry
+from mr.model.handler import Handler
+from mr.worker import frames
+from mr.worker.bodies import Bodies
+from mr.worker.frames import Cell
+from mr.worker.inputs import Inputs
+from mr.worker.invoke import Runner
+from mr.worker.output import Capture
+from mr.worker.scope import Current, ScopeFactory, load_scope_factory
+
+RESULTS_BYTES = 64 * 1024
+RESULTS_AGE_S = 0.005
+EXIT_MEMORY = 86
+"""Exit code of an executor that ran out of memory in its own code."""
+
+EXIT_REFUSED = 87
+"""Exit code of an executor that could not start; its Ready frame says why."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor says on the command line: descriptors by number, and the rest."""
+
+    socket: int
+    cell: int
+    output: int
+    parent: int
+    directory: str
+    memory_bytes: int | None = None
+    output_bytes: int = 1024 * 1024
+    scope_factory: str = ""
+
+
+class Outbox:
+    """Sends frames; results of quick children are collected until they are 64 KiB or 5 ms old.
+
+    A thread looks every 20 ms, so that results do not wait behind a child that takes an hour.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._send_all = channel.sendall
+        self._lock = _thread.allocate_lock()
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        self._run = 0
+        self._documents: list[bytes] = []
+        self._us = array("I")
+        self._outputs: dict[int, str] = {}
+        self._sessions: dict[int, dict[str, msgspec.Raw]] = {}
+        self._first = 0
+        self._size = 0
+        self._oldest = 0.0
+        _thread.start_new_thread(self._watch, ())
+
+    def begin(self, run: int) -> None:
+        """Results now belong to this run."""
+        self._run = run
+        self._running.release()
+
+    def end(self, header: frames.Finished) -> None:
+        """Send what is left, and that the run is over."""
+        self._running.acquire()
+        self.send(header)
+
+    def result(
+        self, child: int, dataset: bytes, us: int, output: str = "", session: dict[str, msgspec.Raw] | None = None
+    ) -> None:
+        """Take the result of a child, and what it printed and kept."""
+        with self._lock:
+            documents = self._documents
+            if not documents:
+                self._first = child
+                self._oldest = monotonic()
+            if output:
+                self._outputs[child] = output
+                self._size += len(output)
+            if session:
+                self._sessions[child] = session
+                self._size += sum(map(len, map(bytes, session.values())))
+            documents.append(dataset)
+            self._us.append(us if us < 4294967295 else 4294967295)
+            self._size += len(dataset)
+            # Looking at the clock for each child would cost more than some handlers do.
+            if self._size >= RESULTS_BYTES or (
+                (us > 1000 or not len(documents) & 63) and monotonic() - self._oldest >= RESULTS_AGE_S
+            ):
+                self._flush()
+
+    def send(self, header: frames.Report, body: bytes = b"") -> None:
+        """Send a frame, after all results so far."""
+        with self._lock:
+            if self._documents:
+                self._flush()
+            self._send_all(frames.pack(header, body))
+
+    def _flush(self) -> None:
+        header = frames.Results(id=self._run, first=self._first, outputs=self._outputs, sessions=self._sessions)
+        body = frames.pack_results(self._us, Items.of(self._documents))
+        self._documents, self._us = [], array("I")
+        self._outputs, self._sessions = {}, {}
+        self._size = 0
+        self._send_all(frames.pack(header, body))
+
+    def _watch(self) -> None:
+        while True:
+            with self._running:
+                pass
+            sleep(0.02)
+            try:
+                with self._lock:
+                    if self._documents and monotonic() - self._oldest >= RESULTS_AGE_S:
+                        self._flush()
+            except OSError:
+                os._exit(0)  # the supervisor is gone
+
+
+class _Surroundings:
+    """What handlers may have changed and the next run must find as it was."""
+
+    def __init__(self, capture: Capture, directory: str) -> None:
+        self._capture = capture
+        self._directory = directory
+        # Handlers and whoever imports `builtins` from now on get a copy; this code was bound to the original.
+        self._module = ModuleType("builtins", builtins.__doc__)
+        self.builtins: dict[str, Any] = self._module.__dict__
+        self._original = dict(builtins.__dict__)
+        self._environment = dict(os.environ)
+        self._recursion_limit = sys.getrecursionlimit()
+        self._path = list(sys.path)
+        self.restore()
+
+    def restore(self) -> None:
+        """Put all of it back."""
+        self._capture.restore()
+        if self.builtins != self._original:
+            self.builtins.clear()
+            self.builtins.update(self._original)
+        sys.modules["builtins"] = self._module
+        os.chdir(self._directory)
+        os.umask(0o077)
+        if os.environ != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        sys.setrecursionlimit(self._recursion_limit)
+        sys.path[:] = self._path
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+class Executor:
+    """Reads orders from the supervisor and has them run, one after the other."""
+
+    def __init__(self, channel: socket.socket, cell: Cell, start: Start, factory: ScopeFactory | None) -> None:
+        self._receive_into = channel.recv_into
+        self._cell = cell
+        self._capture = Capture(start.output, start.output_bytes)
+        self._surroundings = _Surroundings(self._capture, start.directory)
+        current = Current(self._capture)
+        self._bodies = Bodies(current, factory, self._surroundings.builtins)
+        self._outbox = Outbox(channel)
+        self._runner = Runner(self._bodies, current, self._capture, cell, self._outbox, start.directory)
+
+    def serve(self) -> None:
+        """Until the supervisor closes the socket. Raises: CorruptEntry for an order that is none."""
+        self._outbox.send(frames.Ready())
+        while True:
+            frame = self._read()
+            if frame is None:
+                return
+            header, body = frame
+            if isinstance(header, frames.Define):
+                handler = msgspec.json.decode(body, type=Handler)
+                self._bodies.define(header.name, header.version, handler)
+                continue
+            self._surroundings.restore()
+            if isinstance(header, frames.RunMap):
+                self._outbox.begin(header.id)
+                following = self._runner.run_map(header, frames.unpack_items(body))
+            elif isinstance(header, frames.RunReduce):
+                self._outbox.begin(header.id)
+                self._runner.run_reduce(header, self._inputs)
+                following = header.child + 1
+            else:
+                raise CorruptEntry(f"{type(header).__name__} came outside of a reduce")
+            self._cell.integers[Cell.CHILD] = frames.NO_CHILD
+            self._capture.take()
+            self._outbox.end(frames.Finished(id=header.id, next=following))
+
+    def _inputs(self, inputs: Inputs) -> None:
+        while True:
+            frame = self._read()
+            if frame is None:
+                os._exit(0)
+            header, body = frame
+            if isinstance(header, frames.End):
+                return
+            if isinstance(header, frames.Define):
+                self._bodies.define(header.name, header.version, msgspec.json.decode(body, type=Handler))
+            elif isinstance(header, frames.Input):
+                inputs.add(header.kind, frames.unpack_items(body))
+            else:
+                raise CorruptEntry(f"{type(header).__name__} came inside of a reduce")
+
+    def _read(self) -> tuple[frames.Order, bytes] | None:
+        prefix = self._exactly(frames.PREFIX.size)
+        if prefix is None:
+            return None
+        header_size, body_size = frames.PREFIX.unpack(prefix)
+        header = self._exactly(header_size)
+        body = self._exactly(body_size)
+        if header is None or body is None:
+            return None
+        return frames.order(header), bytes(body)
+
+    def _exactly(self, size: int) -> bytearray | None:
+        buffer = bytearray(size)
+        view = memoryview(buffer)
+        done = 0
+        while done < size:
+            got = self._receive_into(view[done:])
+            if not got:
+                return None
+            done += got
+        return buffer
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may have died before prctl; then nobody would ever send the signal.
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _move_up(descriptor: int) -> int:
+    """The descriptor as a high number, away from what handlers close or reuse."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, max(64, min(soft, 4096) - 16))
+    os.close(descriptor)
+    return moved
+
+
+def main(arguments: list[str]) -> int:
+    """Run as an executor; returns its exit code."""
+    start = msgspec.json.decode(arguments[1], type=Start)
+    _die_with(start.parent)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    channel = socket.socket(fileno=_move_up(start.socket))
+    channel.setblocking(True)
+    cell = Cell(start.cell)
+    os.close(start.cell)
+    start = msgspec.structs.replace(start, output=_move_up(start.output))
+    faulthandler.enable(start.output, all_threads=False)
+    # The command line has numbers and paths that handlers need not see.
+    sys.argv[:] = ["mr-executor"]
+    try:
+        factory = load_scope_factory(start.scope_factory)
+    except ConfigError as error:
+        channel.sendall(frames.pack(frames.Ready(problem=str(error))))
+        return EXIT_REFUSED
+    executor = Executor(channel, cell, start, factory)
+    if start.memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (start.memory_bytes, start.memory_bytes))
+    gc.collect()
+    gc.freeze()
+    try:
+        executor.serve()
+    except MemoryError:
+        return EXIT_MEMORY
+    except ConnectionError:
+        return 0  # the supervisor is gone
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv))

@@ -1,0 +1,568 @@
+"""The supervisor's end of one executor: starts it, talks to it, watches it, kills it.
+
+Lives in an asyncio loop and never blocks it. Frames are handed to the sink of the current run in the order in which
+the executor sent them; documents are not looked into.
+
+The hard part is dying. The exit callback comes exactly once, after the last frame that the executor managed to send
+and after the process is reaped, with what it had printed. The whole process group is killed before the leader is
+reaped, because until then its number cannot belong to anybody else. Start it from a thread that lives as long as the
+worker: the kernel kills an executor when the thread that started it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+import mr
+from mr import codec
+from mr.codec import Items
+from mr.errors import ConfigError, CorruptEntry, MrError
+from mr.model.handler import Handler
+from mr.worker import frames, output
+from mr.worker.executor import EXIT_MEMORY, Start
+from mr.worker.frames import Cell
+
+START_TIMEOUT_S = 30.0
+TRIM_EVERY_S = 0.1
+LAST_FRAMES_S = 1.0
+"""How long to wait for the end of the socket after the process has ended; a forked child may hold it open."""
+
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH")
+_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON")
+_BUFFER_BYTES = 256 * 1024
+_WRITE_HIGH_BYTES = 1024 * 1024
+
+
+class ExecutorGone(MrError):
+    """The executor does not run (any more); what was asked of it must go to another one."""
+
+    code = "executor_gone"
+
+
+class Current(msgspec.Struct, frozen=True):
+    """What an executor does now: the child, since how many seconds, and how many of the run are finished.
+
+    The time in which this side did not read, so that the executor may have had to wait, is not counted.
+    """
+
+    child: int
+    seconds: float
+    finished: int
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How an executor ended.
+
+    `killed`: by `kill()`, or idle and closed. `exit`: by itself, `code` is set. `signal`: by a signal other than
+    KILL, `detail` names it. `lost_worker`: SIGKILL from outside, or by itself; the two look the same. `memory`:
+    out of memory outside of a handler. `protocol`: it sent what is no frame. `child` is what ran, None if nothing
+    did; `output` what that child had printed; `run` the id of the run that was not finished.
+    """
+
+    class_: Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
+    detail: str
+    code: int = 0
+    run: int | None = None
+    child: int | None = None
+    output: str = ""
+
+
+class Sink(Protocol):
+    """Receives what a run reports, in order; `finished` is the last call for it. Must not raise."""
+
+    def results(self, frame: frames.Results, items: Items, us: array[int]) -> None:
+        """One dataset for each of the consecutive children from `frame.first` on."""
+
+    def chunk(self, frame: frames.Chunk, items: Items) -> None:
+        """A piece of the arguments, rows or pairs of `frame.child`; more follow."""
+
+    def mapped(self, frame: frames.Mapped, items: Items) -> None:
+        """A child has mapped; `items` is the last piece of arguments."""
+
+    def returned(self, frame: frames.Returned, items: Items) -> None:
+        """A child has returned data to be reduced elsewhere; `items` is the last piece of rows."""
+
+    def reduced(self, frame: frames.Reduced, items: Items) -> None:
+        """A child is reduced; `items` is the last piece of pairs."""
+
+    def failed(self, frame: frames.Failed) -> None:
+        """A child has failed; the run goes on with the next."""
+
+    def finished(self, frame: frames.Finished) -> None:
+        """The run is over."""
+
+
+class ExecutorProcess:
+    """One executor. All methods belong to the thread of the loop."""
+
+    def __init__(
+        self,
+        *,
+        on_exit: Callable[[Exit], None],
+        environ: Mapping[str, str],
+        memory_bytes: int | None = None,
+        output_bytes: int = 1024 * 1024,
+        scope_factory: str = "",
+    ) -> None:
+        self._on_exit = on_exit
+        self._environ = environ
+        self._memory_bytes = memory_bytes
+        self._output_bytes = output_bytes
+        self._scope_factory = scope_factory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._output = -1
+        self._directory = ""
+        self._cell: Cell | None = None
+        self._transport: asyncio.Transport | None = None
+        self._defined: set[tuple[str, str]] = set()
+        self._sink: Sink | None = None
+        self._run: int | None = None
+        self._kill_asked = False
+        self._broken = ""
+        self._socket_ended = False
+        self._process_ended = False
+        self._exit: Exit | None = None
+        self._gone: asyncio.Future[Exit]
+        self._ready: asyncio.Future[frames.Ready]
+        self._writable: asyncio.Future[None] | None = None
+        self._paused_since: float | None = None
+        self._pauses: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._trimming: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready.
+
+        Raises: ConfigError when the scope factory is refused; ExecutorGone when it ends or hangs while it starts.
+        """
+        loop = asyncio.get_running_loop()
+        self._gone = loop.create_future()
+        self._ready = loop.create_future()
+        self._directory = tempfile.mkdtemp(prefix="mr-executor-")
+        ours, theirs = socket.socketpair()
+        cell = os.memfd_create("mr-cell", os.MFD_CLOEXEC)
+        self._output = output.create()
+        try:
+            os.ftruncate(cell, Cell.SIZE)
+            self._cell = Cell(cell)
+            self._cell.clear()
+            self._process = self._spawn(theirs.fileno(), cell)
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except BaseException:
+            ours.close()
+            self._clean()
+            raise
+        finally:
+            theirs.close()
+            os.close(cell)
+        loop.add_reader(self._pidfd, self._on_process_end)
+        ours.setblocking(False)
+        await loop.create_unix_connection(lambda: _Frames(self), sock=ours)
+        try:
+            ready = await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
+        except TimeoutError as error:
+            await self.kill()
+            raise ExecutorGone(f"an executor was not ready after {START_TIMEOUT_S:.0f} s") from error
+        if ready.problem:
+            await self.kill()
+            raise ConfigError([ready.problem])
+
+    def _spawn(self, channel: int, cell: int) -> subprocess.Popen[bytes]:
+        start = Start(
+            socket=channel,
+            cell=cell,
+            output=self._output,
+            parent=os.getpid(),
+            directory=self._directory,
+            memory_bytes=self._memory_bytes,
+            output_bytes=self._output_bytes,
+            scope_factory=self._scope_factory,
+        )
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "mr.worker.executor", codec.encode(start).decode()],
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            pass_fds=(channel, cell, self._output),
+            cwd=self._directory,
+            env=self._environment(),
+            start_new_session=True,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        kept = {
+            name: value
+            for name, value in self._environ.items()
+            if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
+        }
+        path = [str(Path(mr.__file__).resolve().parent.parent), *kept.get("PYTHONPATH", "").split(os.pathsep)]
+        kept["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
+        kept["TMPDIR"] = self._directory
+        return kept
+
+    @property
+    def pid(self) -> int:
+        """Process id. Raises: ExecutorGone before start."""
+        return self._alive().pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and not self._process_ended and not self._broken
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is not finished."""
+        return self._run is not None
+
+    def _alive(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process_ended:
+            raise ExecutorGone("the executor does not run")
+        return self._process
+
+    def resident_bytes(self) -> int:
+        """Memory that it holds; 0 when it is gone."""
+        try:
+            pages = Path(f"/proc/{self._alive().pid}/statm").read_text().split()[1]
+        except (OSError, IndexError, ExecutorGone):
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def knows(self, name: str, version: str) -> bool:
+        """Whether `define` was called for this version under this name."""
+        return (name, version) in self._defined
+
+    def define(self, name: str, version: str, handler: Handler) -> None:
+        """Give it a handler, once. Raises: ExecutorGone."""
+        if (name, version) not in self._defined:
+            self._defined.add((name, version))
+            self._write(frames.pack(frames.Define(name=name, version=version), codec.encode(handler)))
+
+    def run(self, frame: frames.RunMap | frames.RunReduce, items: Items | None, sink: Sink) -> None:
+        """Begin a run; for a map `items` are the arguments of its children. One run at a time.
+
+        After a RunReduce come `send_input` and `end_input`. Raises: ExecutorGone.
+        """
+        assert self._run is None, "a run is not finished"
+        needed = [frame.reducer]
+        if isinstance(frame, frames.RunMap):
+            needed += [frame.mapper, frame.combiner]
+        for handler in needed:
+            assert handler is None or (handler.name, handler.version) in self._defined, f"define {handler} first"
+        assert self._cell is not None
+        self._alive()
+        self._sink, self._run = sink, frame.id
+        self._output_bytes = frame.limits.output
+        self._pauses.clear()
+        self._cell.integers[Cell.FINISHED] = 0
+        self._write(frames.pack(frame, b"" if items is None else frames.pack_items(items)))
+        if self._trimming is None:
+            self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
+
+    async def send_input(self, kind: frames.InputKind, items: Items) -> None:
+        """Send a piece of what is to be reduced; waits while the executor is behind. Raises: ExecutorGone."""
+        self._write(frames.pack(frames.Input(kind=kind), frames.pack_items(items)))
+        if self._writable is not None:
+            await asyncio.shield(self._writable)
+            self._alive()
+
+    def end_input(self) -> None:
+        """There is no more input. Raises: ExecutorGone."""
+        self._write(frames.pack(frames.End()))
+
+    def _write(self, data: bytes) -> None:
+        self._alive()
+        if self._transport is None or self._transport.is_closing():
+            raise ExecutorGone("the executor has closed its socket")
+        self._transport.write(data)
+
+    def stop_after_current(self) -> None:
+        """Let the run end after the child that runs now; Finished then says which was not started."""
+        if self._cell is not None and self._run is not None:
+            self._cell.integers[Cell.STOP] = self._run
+
+    def current(self) -> Current | None:
+        """What runs now; None between runs and while a reduce still receives its input."""
+        if self._cell is None or self._run is None:
+            return None
+        integers, floats = self._cell.integers, self._cell.floats
+        while True:
+            child, started = integers[Cell.CHILD], floats[Cell.STARTED]
+            if child == integers[Cell.CHILD]:
+                break
+        if child == frames.NO_CHILD:
+            return None
+        now = time.monotonic()
+        return Current(child, max(0.0, now - started - self._paused_s(started, now)), integers[Cell.FINISHED])
+
+    def _paused_s(self, start: float, now: float) -> float:
+        pauses = [*self._pauses, (self._paused_since, now)] if self._paused_since is not None else self._pauses
+        return sum(max(0.0, end - max(begin, start)) for begin, end in pauses)
+
+    def printed(self) -> str:
+        """What the child that runs has printed so far."""
+        return output.printed(self._output, self._output_bytes) if self._output >= 0 else ""
+
+    def pause_reading(self) -> None:
+        """Take no more frames for now; the executor soon waits."""
+        if self._paused_since is None and self._transport is not None:
+            self._paused_since = time.monotonic()
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take frames again."""
+        if self._paused_since is not None and self._transport is not None:
+            self._pauses.append((self._paused_since, time.monotonic()))
+            self._paused_since = None
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    async def kill(self) -> Exit:
+        """Kill it and everything in its process group, and wait until it is reaped. Harmless when it is gone."""
+        if self._process is None:
+            raise ExecutorGone("the executor was never started")
+        if not self._process_ended:
+            self._kill_asked = True
+            self._kill_group()
+        self.resume_reading()
+        return await asyncio.shield(self._gone)
+
+    def _kill_group(self) -> None:
+        if self._process is None or self._process_ended:
+            return  # the number may belong to somebody else by now
+        # Before setsid in the child there is no group of its own yet.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _trim(self) -> None:
+        self._trimming = None
+        if self._output >= 0:
+            output.trim(self._output, self._output_bytes)
+            if self._run is not None:
+                self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
+
+    # What comes from the socket.
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        """The socket is open."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+
+    def received(self, header: memoryview, body: bytes) -> None:
+        """One frame. Raises: CorruptEntry."""
+        if self._broken:
+            return
+        frame = frames.report(header)
+        if isinstance(frame, frames.Ready):
+            if not self._ready.done():
+                self._ready.set_result(frame)
+            return
+        sink = self._sink
+        if sink is None or frame.id != self._run:
+            raise CorruptEntry(f"a frame of run {frame.id} came while {self._run} was running")
+        if isinstance(frame, frames.Results):
+            us, items = frames.unpack_results(body)
+            sink.results(frame, items, us)
+        elif isinstance(frame, frames.Chunk):
+            sink.chunk(frame, frames.unpack_items(body))
+        elif isinstance(frame, frames.Mapped):
+            sink.mapped(frame, frames.unpack_items(body))
+        elif isinstance(frame, frames.Returned):
+            sink.returned(frame, frames.unpack_items(body))
+        elif isinstance(frame, frames.Reduced):
+            sink.reduced(frame, frames.unpack_items(body))
+        elif isinstance(frame, frames.Failed):
+            sink.failed(frame)
+        else:
+            # Cleared first: the sink may begin the next run at once.
+            self._sink = self._run = None
+            sink.finished(frame)
+
+    def broken(self, problem: str) -> None:
+        """The executor sent what is no frame; it cannot be trusted any further."""
+        if not self._broken:
+            self._broken = problem
+            self._kill_group()
+
+    def writing_paused(self, paused: bool) -> None:
+        """The executor is behind with reading, or has caught up."""
+        if paused:
+            if self._writable is None:
+                self._writable = asyncio.get_running_loop().create_future()
+        elif self._writable is not None:
+            self._writable.set_result(None)
+            self._writable = None
+
+    def socket_ended(self) -> None:
+        """No more frames will come."""
+        self._socket_ended = True
+        self.writing_paused(False)
+        if not self._process_ended:
+            # Closing its end of the socket is no way to live on: without it nothing can be said.
+            asyncio.get_running_loop().call_later(LAST_FRAMES_S, self._kill_left)
+        self._finish()
+
+    def _kill_left(self) -> None:
+        if not self._process_ended:
+            self._broken = self._broken or "it closed its socket"
+            self._kill_group()
+
+    # What comes from the process.
+
+    def _on_process_end(self) -> None:
+        assert self._process is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
+        self._kill_group()
+        self._process.wait()
+        self._process_ended = True
+        os.close(self._pidfd)
+        self._pidfd = -1
+        loop.call_later(LAST_FRAMES_S, self._give_up_socket)
+        self._finish()
+
+    def _give_up_socket(self) -> None:
+        if not self._socket_ended and self._paused_since is None and self._transport is not None:
+            self._transport.abort()
+
+    def _finish(self) -> None:
+        if not (self._socket_ended and self._process_ended) or self._exit is not None:
+            return
+        self._exit = self._how()
+        if self._trimming is not None:
+            self._trimming.cancel()
+        printed = self.printed()
+        self._clean()
+        self._gone.set_result(self._exit)
+        if not self._ready.done():
+            self._ready.set_exception(ExecutorGone(f"an executor did not start: {self._exit.detail}: {printed}"))
+        elif not self._ready.result().problem:
+            self._on_exit(self._exit)
+
+    def _how(self) -> Exit:
+        assert self._process is not None
+        assert self._cell is not None
+        child: int | None = self._cell.integers[Cell.CHILD]
+        running = self._run is not None
+        child = child if running and child != frames.NO_CHILD else None
+        status = self._process.returncode
+        class_: Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
+        if self._kill_asked:
+            class_, detail = "killed", "killed by the supervisor"
+        elif self._broken:
+            class_, detail = "protocol", self._broken
+        elif status == -signal.SIGKILL:
+            class_, detail = "lost_worker", "killed by SIGKILL"
+        elif status < 0:
+            class_, detail = "signal", _signal_name(-status)
+        elif status == EXIT_MEMORY:
+            class_, detail = "memory", "the executor ran out of memory"
+        else:
+            class_, detail = "exit", f"exited with code {status}"
+        return Exit(
+            class_=class_,
+            detail=detail,
+            code=status,
+            run=self._run,
+            child=child,
+            output=self.printed() if running else "",
+        )
+
+    def _clean(self) -> None:
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
+        if self._cell is not None and self._process_ended:
+            self._cell.close()
+            self._cell = None
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class _Frames(asyncio.BufferedProtocol):
+    """Cuts the byte stream into frames in one growing buffer: `[start, end)` of it is not yet taken."""
+
+    def __init__(self, owner: ExecutorProcess) -> None:
+        self._owner = owner
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._start = 0
+        self._end = 0
+        self._needed = frames.PREFIX.size
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._owner.connected(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._start == self._end:
+            self._start = self._end = 0
+        room = len(self._buffer) - self._end
+        if self._start and (room < _BUFFER_BYTES // 4 or self._start + self._needed > len(self._buffer)):
+            held = self._buffer[self._start : self._end]
+            self._buffer[: len(held)] = held
+            self._start, self._end = 0, len(held)
+        if self._start + self._needed > len(self._buffer):
+            # A new one: the old one cannot grow while the transport has a view of it.
+            larger = bytearray(self._start + self._needed + _BUFFER_BYTES)
+            larger[: self._end] = self._buffer[: self._end]
+            self._buffer = larger
+        return memoryview(self._buffer)[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._end += nbytes
+        view = memoryview(self._buffer)
+        prefix = frames.PREFIX
+        try:
+            while self._end - self._start >= prefix.size:
+                header_size, body_size = prefix.unpack_from(view, self._start)
+                if header_size > frames.HEADER_BYTES_MAX or body_size > frames.BODY_BYTES_MAX:
+                    raise CorruptEntry(f"a frame of {header_size} and {body_size} bytes")
+                self._needed = prefix.size + header_size + body_size
+                if self._end - self._start < self._needed:
+                    break
+                header = self._start + prefix.size
+                body = header + header_size
+                self._start = body + body_size
+                self._owner.received(view[header:body], bytes(view[body : self._start]))
+                self._needed = prefix.size
+        except CorruptEntry as error:
+            self._start = self._end = 0
+            self._needed = prefix.size
+            self._owner.broken(str(error))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._owner.writing_paused(True)
+
+    def resume_writing(self) -> None:
+        self._owner.writing_paused(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.socket_ended()

@@ -1,0 +1,369 @@
+"""Runs invocations: map with combine and fused reduce for a range of children, or one reduce.
+
+    mapper ──▶ first yield? ── MrConfigureToMap ──▶ each pair is the arguments of one child ──▶ Mapped
+                    └─ MrConfigureToReturn ──▶ combiner ──▶ rows ──▶ reducer here? ── no ──▶ Returned
+                                                                          └─ yes ──▶ pairs ──▶ Results, or Reduced
+
+The hard part is that a child can be tiny (a few microseconds) and there are thousands of them, or huge (a gigabyte of
+pairs). So the straight way through `_child` builds nothing but the handler's own lists; whatever grows leaves it by
+a sink (`pairs.collect`) and goes out in chunks, or to disk.
+
+Everything that a handler may raise ends here, as the Failed of its child. A handler cannot make a child succeed by
+leaving early: SystemExit, KeyboardInterrupt and GeneratorExit are failures like any other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from os import SEEK_END, lseek
+from time import monotonic
+from types import GeneratorType
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from mr.codec import Items, encode
+from mr.rules.grouping import Groups, Spool
+from mr.worker.bodies import Bodies
+from mr.worker.combined import Combined, Few, GroupSink, Many, PairSpool, RowSpool, custom_rows
+from mr.worker.failures import describe
+from mr.worker.frames import (
+    Cell,
+    Chunk,
+    Failed,
+    HandlerName,
+    Kind,
+    Limits,
+    Mapped,
+    Reduced,
+    Report,
+    Returned,
+    RunMap,
+    RunReduce,
+    pack_items,
+)
+from mr.worker.inputs import Inputs
+from mr.worker.output import Capture
+from mr.worker.pairs import Pair, PairPieces, Pieces, Sink, Spot, children, collect, generator_of
+from mr.worker.scope import READ_ONLY, RETURN, Current, MapTo, Refused, SessionError
+
+RESULT_BYTES_MAX = 128 * 1024
+"""A fused result beyond this goes out alone, as Reduced."""
+
+_BATCH = 256
+_NOTHING = object()
+_arguments: Callable[[bytes], list[list[tuple[Any, Any]]]]
+_arguments = msgspec.json.Decoder(list[list[tuple[Any, Any]]]).decode
+_pairs: Callable[[bytes], list[Pair]] = msgspec.json.Decoder(list[tuple[Any, Any]]).decode
+
+Stage = Literal["map", "combine", "reduce"]
+
+
+class Reports(Protocol):
+    """The way out of the executor."""
+
+    def result(
+        self, child: int, dataset: bytes, us: int, output: str = "", session: dict[str, msgspec.Raw] | None = None
+    ) -> None:
+        """The result of a child that was reduced here; kept for a moment, to be sent with others."""
+
+    def send(self, header: Report, body: bytes = b"") -> None:
+        """Another frame, after all results so far."""
+
+
+class Runner:
+    """Runs what the supervisor asks for and reports it. `directory` takes the files of big data while they are used."""
+
+    def __init__(
+        self, bodies: Bodies, current: Current, capture: Capture, cell: Cell, reports: Reports, directory: str
+    ) -> None:
+        self._bodies = bodies
+        self._current = current
+        self._session = current.session
+        self._capture = capture
+        self._cell = cell
+        self._reports = reports
+        self._directory = directory
+        self._open: list[Groups | Spool] = []
+        self._files = 0
+        self._spots: dict[Stage, Spot] = {}
+        # Of the run, then of the child that runs.
+        self._order: RunMap | RunReduce
+        self._limits = Limits()
+        self._number = 0
+        self._started = 0.0
+        self._stage: Stage = "map"
+        self._generator: Any = None
+        self._combined: Combined | None = None
+
+    def run_map(self, order: RunMap, items: Items) -> int:
+        """Run children until there are no more, or the cell says stop; returns the first that was not started."""
+        self._begin(order, order.parent)
+        integers, floats = self._cell.integers, self._cell.floats
+        child_index, started_index, finished_index, stop_index = Cell.CHILD, Cell.STARTED, Cell.FINISHED, Cell.STOP
+        session, descriptor, result = self._session, self._capture.descriptor, self._reports.result
+        current, run, one = self._current, order.id, self._child
+        child, now = order.first, monotonic()
+        for start in range(0, len(items), _BATCH):
+            for arguments in _arguments(items.cut(start, start + _BATCH).array()):
+                if integers[stop_index] == run:
+                    return child
+                floats[started_index] = self._started = now
+                integers[child_index] = self._number = current.child = child
+                dataset = one(order, arguments)
+                ended = monotonic()
+                if dataset is not None:
+                    if session.used or lseek(descriptor, 0, SEEK_END):
+                        us = int((ended - now) * 1_000_000)
+                        result(child, dataset, us, self._capture.take(), session.raw())
+                    else:
+                        result(child, dataset, int((ended - now) * 1_000_000))
+                if session.used:
+                    session.begin({}, writable=True)
+                child += 1
+                integers[finished_index] = child - order.first
+                now = ended
+        return child
+
+    def _child(self, order: RunMap, arguments: list[Pair]) -> bytes | None:
+        """One child: its dataset if mapper, combiner and reducer ran and it is small, else None and it was sent."""
+        try:
+            self._stage = "map"
+            self._combined = None
+            self._session.writable = True
+            spot = self._spots.get("map") or self._spot("map", order.mapper)
+            generator = self._generator = spot.body.call(arguments)
+            if type(generator) is not GeneratorType:
+                raise Refused(
+                    "protocol",
+                    f"{spot} is no generator, it gave a {type(generator).__name__}; expected it to yield "
+                    "MrConfigureToMap(step) or MrConfigureToReturn() first",
+                )
+            first = next(generator, _NOTHING)
+            source: Iterator[Any] = generator
+            if first is not RETURN or spot.body.is_module:
+                step, source = self._configured(first, generator, spot)
+                if step is not None:
+                    self._map(source, spot, step)
+                    return None
+            pairs = collect(source, spot, self._limits, self._pair_sink if order.combiner else self._group_sink)
+            if not pairs:
+                self._warn(f"{spot} returned no pairs")
+            combined: Combined
+            if order.combiner is not None:
+                combined = self._combine(order.combiner, pairs)
+            elif type(pairs) is list:
+                combined = Few(pairs)
+            else:
+                assert isinstance(pairs, GroupSink)
+                combined = Many(pairs.groups, pairs.groups.size_bytes)
+            if order.reducer is None:
+                self._return(combined)
+                return None
+            self._combined = combined
+            self._stage = "reduce"
+            self._session.writable = False
+            return self._fused(self._reduce(order.reducer, combined.results))
+        except BaseException as error:  # a handler's: whatever it is, it must not end the executor
+            self._fail(error)
+            return None
+        finally:
+            if self._open:
+                self._close()
+
+    def run_reduce(self, order: RunReduce, receive: Callable[[Inputs], None]) -> None:
+        """Reduce one invocation; `receive` puts all of the input into what it is given."""
+        self._begin(order, order.path)
+        inputs = Inputs(self._groups, self._spool)
+        try:
+            receive(inputs)
+            self._number, self._current.child = order.child, None
+            self._started = self._cell.floats[Cell.STARTED] = monotonic()
+            self._cell.integers[Cell.CHILD] = order.child
+            self._stage, self._combined = "reduce", None
+            self._session.begin({key: bytes(value) for key, value in order.session.items()}, writable=False)
+            try:
+                reduced = self._reduce(order.reducer, inputs.results)
+            except BaseException as error:  # a handler's, as above
+                self._fail(error)
+            else:
+                self._send_reduced(reduced)
+            self._cell.integers[Cell.FINISHED] = 1
+        finally:
+            self._session.begin({}, writable=True)
+            self._close()
+
+    def _begin(self, order: RunMap | RunReduce, path: str) -> None:
+        self._order, self._limits = order, order.limits
+        self._spots.clear()
+        self._current.request, self._current.path = order.request, path
+        self._capture.limit_bytes = order.limits.output
+        self._session.limit_bytes = order.limits.session
+
+    def _spot(self, stage: Stage, name: HandlerName) -> Spot:
+        # Not before the child runs: executing a module for the first time is the handler's doing already.
+        self._generator = None
+        body = self._bodies.get(name.name, name.version, self._order.workflow)
+        noun = {"map": "mapper", "combine": "combiner", "reduce": "reducer"}[stage]
+        spot = self._spots[stage] = Spot(body, noun, self._order.step)
+        return spot
+
+    def _configured(self, first: Any, generator: Iterator[Any], spot: Spot) -> tuple[str | None, Iterator[Any]]:
+        """What a mapper's first yield decided: the step to map to or None, and its pairs."""
+        if spot.body.is_module:
+            context = self._current.context
+            assert context is not None
+            context.closed = True
+            return context.step, generator if first is _NOTHING else chain((first,), generator)
+        if type(first) is MapTo:
+            return first.step, generator
+        got = "yields nothing first" if first is _NOTHING else f"yields a {type(first).__name__} first"
+        raise Refused("protocol", f"{spot} {got}; expected MrConfigureToMap(step) or MrConfigureToReturn()")
+
+    def _map(self, source: Iterator[Any], spot: Spot, step: str) -> None:
+        pieces = Pieces(self._chunk("arguments"))
+        count = children(source, spot, self._limits, pieces)
+        if not count:
+            self._warn(f"{spot} mapped to no children of step {step}")
+        self._last(pieces, Mapped(step=step, count=count, **self._closing()))
+
+    def _combine(self, name: HandlerName, pairs: list[Pair] | Sink) -> Combined:
+        self._stage = "combine"
+        spot = self._spots.get("combine") or self._spot("combine", name)
+        if isinstance(pairs, PairSpool):
+            results = pairs.results()
+        else:
+            assert isinstance(pairs, list)
+            results = _pairs(encode(pairs))
+        made = self._generator = spot.body.call(results)
+        combined, count = custom_rows(generator_of(made, spot), spot, self._limits, self._row_sink)
+        if pairs and not count:
+            self._warn(f"{spot} yielded no rows")
+        return combined
+
+    def _return(self, combined: Combined) -> None:
+        pieces = Pieces(self._chunk("rows"))
+        for row in combined.rows():
+            pieces.add(row)
+        self._last(pieces, Returned(**self._closing()))
+
+    def _reduce(self, name: HandlerName, results: Callable[[], Sequence[Any]]) -> list[Pair] | Sink:
+        spot = self._spots.get("reduce") or self._spot("reduce", name)
+        made = self._generator = spot.body.call(results())
+        source = made if type(made) is GeneratorType else generator_of(made, spot)
+        pairs = collect(source, spot, self._limits, self._out_sink)
+        if not pairs:
+            self._warn(f"{spot} yielded no pairs")
+        if self._session.refused:
+            raise SessionError(READ_ONLY)
+        return pairs
+
+    def _fused(self, pairs: list[Pair] | Sink) -> bytes | None:
+        if type(pairs) is list:
+            dataset = encode(pairs)
+            if len(dataset) <= RESULT_BYTES_MAX:
+                return dataset
+        else:
+            assert isinstance(pairs, PairPieces)
+            if not pairs.pieces.emitted and pairs.pieces.held <= RESULT_BYTES_MAX:
+                return b"[" + b",".join(pairs.pieces.documents) + b"]"
+        self._send_reduced(pairs)
+        return None
+
+    def _send_reduced(self, pairs: list[Pair] | Sink) -> None:
+        if isinstance(pairs, list):
+            pieces = Pieces(self._chunk("pairs"))
+            for pair in pairs:
+                pieces.add(encode(pair))
+        else:
+            assert isinstance(pairs, PairPieces)
+            pieces = pairs.pieces
+        self._last(pieces, Reduced(**self._closing()))
+
+    def _fail(self, error: BaseException) -> None:
+        order = self._order
+        if isinstance(order, RunReduce) or self._stage == "reduce":
+            assert order.reducer is not None
+            name = order.reducer
+        elif self._stage == "combine":
+            assert order.combiner is not None
+            name = order.combiner
+        else:
+            name = order.mapper
+        generator, self._generator = self._generator, None
+        failure = describe(error, name.name, self._bodies.source(name.name, name.version), generator)
+        # What a `finally` in the handler does or prints is still this child's, and cannot undo its failure.
+        try:
+            if type(generator) is GeneratorType:
+                generator.close()
+        except BaseException as late:
+            self._warn(f"the handler raised {type(late).__name__} while it was closed")
+        error.__traceback__ = None
+        if self._combined is not None:
+            pieces = Pieces(self._chunk("rows"))
+            for row in self._combined.rows():
+                pieces.add(row)
+            pieces.flush()
+        closing = self._closing()
+        if self._combined is None:
+            closing["session"] = {}
+        self._reports.send(
+            Failed(
+                kind=self._stage,
+                handler=name.name,
+                version=name.version,
+                returned=self._combined is not None,
+                **failure._asdict(),
+                **closing,
+            )
+        )
+
+    def _closing(self) -> dict[str, Any]:
+        """The fields that every frame which closes a child has."""
+        return {
+            "id": self._order.id,
+            "child": self._number,
+            "us": int((monotonic() - self._started) * 1_000_000),
+            "session": self._session.raw() if self._session.used else {},
+            "output": self._capture.take(),
+        }
+
+    def _last(self, pieces: Pieces, header: Report) -> None:
+        self._reports.send(header, pack_items(Items.of(pieces.documents)))
+
+    def _chunk(self, kind: Kind) -> Callable[[list[bytes]], None]:
+        header = Chunk(id=self._order.id, child=self._number, kind=kind)
+        send = self._reports.send
+        return lambda documents: send(header, pack_items(Items.of(documents)))
+
+    def _warn(self, text: str) -> None:
+        self._capture.write(f"WARNING {text}\n")
+
+    def _groups(self) -> Groups:
+        groups = Groups(self._limits.grouping, self._directory)
+        self._open.append(groups)
+        return groups
+
+    def _spool(self) -> Spool:
+        self._files += 1
+        spool = Spool(os.path.join(self._directory, f"spool-{self._files}"))
+        self._open.append(spool)
+        return spool
+
+    def _group_sink(self) -> GroupSink:
+        return GroupSink(self._groups())
+
+    def _pair_sink(self) -> PairSpool:
+        return PairSpool(self._spool())
+
+    def _row_sink(self) -> RowSpool:
+        return RowSpool(self._spool())
+
+    def _out_sink(self) -> PairPieces:
+        return PairPieces(Pieces(self._chunk("pairs")))
+
+    def _close(self) -> None:
+        while self._open:
+            self._open.pop().close()

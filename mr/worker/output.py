@@ -1,0 +1,95 @@
+"""What handlers print: one file in memory that file descriptors 1 and 2 and `sys.stdout` all append to.
+
+Because it is a file and no pipe, nobody has to read while a handler prints: native code that prints while it holds
+the interpreter cannot block, text that Python, native code and subprocesses print keeps its order, and the supervisor
+can still read what a dead executor had printed. A child that prints nothing costs one `lseek`.
+
+The hard part is endless printing. The file has no limit, because a write that fails would be an error in the handler;
+instead the supervisor, which looks every tenth of a second anyway, gives the memory beyond the limit back (`trim`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import sys
+from os import SEEK_END, ftruncate, lseek, pread
+
+_KEEP_SIZE_AND_PUNCH_HOLE = 3
+
+
+def create() -> int:
+    """A new file descriptor of an empty capture file; appends always go to its end, whoever writes."""
+    import fcntl
+
+    descriptor = os.memfd_create("mr-output", os.MFD_CLOEXEC)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+    return descriptor
+
+
+def printed(descriptor: int, limit_bytes: int) -> str:
+    """What stands in the file, cut at the limit, and flagged when it is cut."""
+    size = lseek(descriptor, 0, SEEK_END)
+    text = pread(descriptor, min(size, limit_bytes), 0).decode("utf-8", "replace")
+    return f"{text}\n… output cut at {limit_bytes} bytes" if size > limit_bytes else text
+
+
+def trim(descriptor: int, limit_bytes: int) -> None:
+    """Free the memory of what lies beyond the limit; the size stays, so that a cut can still be told.
+
+    A hole is punched, because to truncate would race with the executor, which truncates between two children.
+    """
+    size = lseek(descriptor, 0, SEEK_END)
+    if size > limit_bytes:
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+        fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+        fallocate(descriptor, _KEEP_SIZE_AND_PUNCH_HOLE, limit_bytes, size - limit_bytes)
+
+
+class Capture:
+    """The executor's end of the capture file. `limit_bytes` may be changed for each run."""
+
+    def __init__(self, descriptor: int, limit_bytes: int) -> None:
+        self.descriptor = descriptor
+        self.limit_bytes = limit_bytes
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._marks = [os.fstat(number).st_ino for number in (self._null, descriptor, descriptor)]
+        self._out = self._stream()
+        self._err = self._stream()
+        self._in = sys.stdin
+        self.restore()
+
+    def _stream(self) -> io.TextIOWrapper:
+        raw = io.FileIO(self.descriptor, "w", closefd=False)
+        # Unbuffered, as with `python -u`: nothing is held back in Python when a child ends or the process dies.
+        return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+    def restore(self) -> None:
+        """Put the three streams and descriptors 0-2 back in place, whatever a handler did to them."""
+        if self._out.closed:
+            self._out = self._stream()
+        if self._err.closed:
+            self._err = self._stream()
+        sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
+        sys.stdin = self._in
+        for number, source in enumerate((self._null, self.descriptor, self.descriptor)):
+            try:
+                intact = os.fstat(number).st_ino == self._marks[number]
+            except OSError:
+                intact = False
+            if not intact:
+                os.dup2(source, number)
+
+    def write(self, text: str) -> None:
+        """Append a text."""
+        os.write(self.descriptor, text.encode("utf-8", "backslashreplace"))
+
+    def take(self) -> str:
+        """What was printed since the last call; afterwards the file is empty."""
+        if not lseek(self.descriptor, 0, SEEK_END):
+            return ""
+        text = printed(self.descriptor, self.limit_bytes)
+        ftruncate(self.descriptor, 0)
+        return text

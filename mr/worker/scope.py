@@ -1,0 +1,368 @@
+"""The names that every handler finds in its scope, and `ctx`.
+
+One executor runs one invocation at a time, so the names are bound once to one `Current`, which the runner moves from
+child to child; that keeps the price of a child at copying a dict.
+
+What is not configured is present all the same, and says which setting is missing when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+from mr.codec import dumps, encode
+from mr.errors import ConfigError, ValueRefused
+from mr.model.ids import child as child_path
+from mr.worker.output import Capture
+
+SEP = "/"
+READ_ONLY = "Session writes are disabled from the current context."
+
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+
+
+class Refused(Exception):
+    """What a handler gave or asked for is refused; `class_` is one of `model.invocation.ERROR_CLASSES`."""
+
+    def __init__(self, class_: str, message: str) -> None:
+        super().__init__(message)
+        self.class_ = class_
+
+
+class SessionError(Exception):
+    """A handler used its session in a way that is not allowed here."""
+
+
+class NotConfigured(Exception):
+    """A handler used something that this deployment has not set up; the text names the setting."""
+
+
+class MapTo:
+    """What `MrConfigureToMap(step)` gives: further pairs become children that run `step`."""
+
+    __slots__ = ("step",)
+
+    def __init__(self, step: str) -> None:
+        if type(step) is not str or not step:
+            raise Refused("protocol", f"MrConfigureToMap takes the name of a step, not {type(step).__name__}")
+        self.step = step
+
+
+class Return:
+    """What `MrConfigureToReturn()` gives: further pairs are data."""
+
+    __slots__ = ()
+
+
+RETURN = Return()
+
+
+def configure_to_return() -> Return:
+    """`MrConfigureToReturn()`."""
+    return RETURN
+
+
+class Session:
+    """The session values of the running invocation, as JSON by key; looks like a mapping to handlers.
+
+    `used` tells the runner that there is something to send, or that a write was refused, without asking further.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.used = False
+        self.refused = False
+        self.writable = True
+        self.limit_bytes = 0
+        self._size = 0
+
+    def begin(self, values: dict[str, bytes], *, writable: bool) -> None:
+        """Start with these values for the next invocation."""
+        self.values = values
+        self.used = self.refused = False
+        self.writable = writable
+        self._size = sum(len(key) + len(value) for key, value in values.items())
+
+    def raw(self) -> dict[str, msgspec.Raw]:
+        """The values, to stand in a frame."""
+        return {key: msgspec.Raw(value) for key, value in self.values.items()}
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value under a key; a later one replaces it. Raises: SessionError from a reducer."""
+        self.used = True
+        if not self.writable:
+            self.refused = True
+            raise SessionError(READ_ONLY)
+        if type(key) is not str or not key:
+            raise TypeError(f"a session key is a str that is not empty, not {type(key).__name__}")
+        try:
+            encode(key)
+            data = dumps(value)
+        except UnicodeEncodeError as error:
+            raise Refused("not_serialisable", "a session key holds a lone surrogate") from error
+        except (ValueRefused, ValueError) as error:
+            raise Refused("not_serialisable", f"the session value {key!r} cannot be kept: {error}") from error
+        size = self._size + len(key) + len(data)
+        if key in self.values:
+            size -= len(key) + len(self.values[key])
+        if size > self.limit_bytes:
+            raise Refused("output_limit", f"the session would hold {size} bytes; the limit is {self.limit_bytes}")
+        self.values[key] = data
+        self._size = size
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a key. Raises: KeyError naming the key."""
+        if key not in self.values:
+            raise KeyError(key)
+        return _decode(self.values[key])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, or the default."""
+        return self[key] if key in self.values else default
+
+    def list(self) -> list[tuple[str, Any]]:
+        """All (key, value) pairs, in the order in which the keys were first set."""
+        return [(key, _decode(data)) for key, data in self.values.items()]
+
+    items = list
+
+    def keys(self) -> Sequence[str]:
+        """All keys."""
+        return [*self.values]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.values])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Current:
+    """What runs now. For a map `path` is that of the parent and `child` a number, else `path` is its own."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self.session = Session()
+        self.request = ""
+        self.path = ""
+        self.child: int | None = None
+        self.context: Context | None = None
+
+    @property
+    def invocation(self) -> str:
+        """Id of the running invocation: `<request>.<path>`, with `.r` for a reduce."""
+        path = f"{self.path}.r" if self.child is None else child_path(self.path, self.child)
+        return f"{self.request}.{path}"
+
+
+class Context:
+    """The `ctx` of a `def handle` module; a new one for each call."""
+
+    __slots__ = ("_current", "_scope", "closed", "invocation", "request", "step")
+
+    def __init__(self, current: Current, scope: Mapping[str, Any]) -> None:
+        self._current = current
+        self._scope = scope
+        self.request = current.request
+        self.invocation = current.invocation
+        self.step: str | None = None
+        self.closed = False
+
+    def map_to(self, step: str) -> None:
+        """Make the pairs that follow children of `step`; only a mapper, before its first yield."""
+        if self.closed:
+            raise Refused("protocol", f"ctx.map_to({step!r}) came after the first yield; expected before it")
+        self.step = MapTo(step).step
+
+    @property
+    def session(self) -> Session:
+        """The session of this invocation; a reducer can only read it."""
+        return self._current.session
+
+    @property
+    def fs(self) -> Any:
+        """The shared file system."""
+        return self._scope["FS"]
+
+    @property
+    def log(self) -> Any:
+        """Writes lines to the output of this invocation."""
+        return self._scope["LOG"]
+
+    @property
+    def run(self) -> Any:
+        """Runs a command, see `RUN`."""
+        return self._scope["RUN"]
+
+
+class Missing:
+    """Stands for something that is not configured: every use raises NotConfigured with the setting's name."""
+
+    def __init__(self, message: str) -> None:
+        self.__dict__["_message"] = message
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NotConfigured(self.__dict__["_message"])
+
+    def __call__(self, *_arguments: Any, **_named: Any) -> NoReturn:
+        raise NotConfigured(self.__dict__["_message"])
+
+
+class Log:
+    """Writes one line for each call to the output of the running invocation: level, handler, message."""
+
+    def __init__(self, capture: Capture, label: str) -> None:
+        self._write = capture.write
+        self._label = label
+
+    def _line(self, level: str, message: object, arguments: tuple[Any, ...]) -> None:
+        text = str(message) % arguments if arguments else str(message)
+        self._write(f"{level} [{self._label}] {text}\n")
+
+    def debug(self, message: object, *arguments: Any) -> None:
+        self._line("DEBUG", message, arguments)
+
+    def info(self, message: object, *arguments: Any) -> None:
+        self._line("INFO", message, arguments)
+
+    def warning(self, message: object, *arguments: Any) -> None:
+        self._line("WARNING", message, arguments)
+
+    warn = warning
+
+    def error(self, message: object, *arguments: Any) -> None:
+        self._line("ERROR", message, arguments)
+
+    def critical(self, message: object, *arguments: Any) -> None:
+        self._line("CRITICAL", message, arguments)
+
+    fatal = critical
+
+    def exception(self, message: object, *arguments: Any) -> None:
+        """An error line, then the traceback of the exception that is being handled."""
+        import traceback
+
+        self._line("ERROR", message, arguments)
+        self._write(traceback.format_exc())
+
+
+def _runner(capture: Capture) -> Callable[..., int]:
+    def run(
+        cmd: Sequence[str],
+        input_data: str | bytes | None = None,
+        success_code: int | None = 0,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command, its output going to the handler's; return its exit code.
+
+        Raises: ValueError `Command failed: […]` when the exit code is not `success_code`, unless that is None.
+        """
+        import subprocess
+        import threading
+
+        command = list(cmd)
+        # A pipe, not the capture file itself: a script that opens /dev/stderr anew would empty the file.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if input_data is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env),
+        )
+        assert process.stdout is not None
+        feeder = None
+        if process.stdin is not None and input_data is not None:
+            data = input_data.encode() if isinstance(input_data, str) else bytes(input_data)
+            feeder = threading.Thread(target=_feed, args=(process.stdin, data), daemon=True)
+            feeder.start()
+        with process:
+            while piece := os.read(process.stdout.fileno(), 65536):
+                os.write(capture.descriptor, piece)
+            code = process.wait()
+        if feeder is not None:
+            feeder.join()
+        if success_code is not None and code != success_code:
+            raise ValueError(f"Command failed: {command} ended with {code}, expected {success_code}")
+        return code
+
+    return run
+
+
+def _feed(stream: Any, data: bytes) -> None:
+    try:
+        stream.write(data)
+        stream.close()
+    except (OSError, ValueError):
+        pass  # the command did not want all of its input; its exit code tells
+
+
+class ScopeFactory(Protocol):
+    """What the class named by MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS offers."""
+
+    def get_handler_scope_factory(self, workflow: str) -> Any:
+        """An object whose `get_scope(handler_definition)` gives a dict of names."""
+
+
+def load_scope_factory(path: str) -> ScopeFactory | None:
+    """The scope factory named by `package.module.Class`; None for no name.
+
+    Raises: ConfigError when it cannot be imported or is no scope factory.
+    """
+    variable = "MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS"
+    if not path:
+        return None
+    module, _, name = path.rpartition(".")
+    try:
+        factory: ScopeFactory = getattr(importlib.import_module(module), name)()
+    except Exception as error:  # the site's own code: anything may go wrong in it
+        raise ConfigError([f"{variable}: {path} cannot be loaded: {type(error).__name__}: {error}"]) from error
+    if not callable(getattr(factory, "get_handler_scope_factory", None)):
+        raise ConfigError([f"{variable}: {path} is no scope factory: it has no get_handler_scope_factory(workflow)"])
+    return factory
+
+
+def build(
+    current: Current, name: str, version: str, workflow: str, factory: ScopeFactory | None, builtins: dict[str, Any]
+) -> dict[str, Any]:
+    """The globals of a handler before it runs; names of the site's scope factory come last and may replace ours."""
+    session = current.session
+    label = f"handler({name})"
+    log = Log(current.capture, name)
+    scope: dict[str, Any] = {
+        "__builtins__": builtins,
+        "__name__": label,
+        "MrConfigureToMap": MapTo,
+        "MrConfigureToReturn": configure_to_return,
+        "S_GET": session.__getitem__,
+        "S_SET": session.set,
+        "S_LIST": session.list,
+        "FS": Missing("no filesystem configured: set MR_FS_URL"),
+        "SEP": SEP,
+        "JOIN": lambda *parts: SEP.join(parts),
+        "LOG": log,
+        # Without a hook a notification is a line in the output; it must never fail a request.
+        "NOTIFY": Log(current.capture, f"{name} NOTIFY"),
+        "PRINT": lambda message: print(message, file=sys.stdout),
+        "RUN": _runner(current.capture),
+        "EMAIL": Missing("no e-mail notifications configured: set MR_LOG_EMAIL_HOOK=1 and MR_LOG_EMAIL_TO"),
+        "HTTP": Missing("no HTTP notifications configured: set MR_LOG_HTTP_HOOK=1"),
+    }
+    if factory is not None:
+        definition = SimpleNamespace(name=name, version=version, workflow_name=workflow)
+        scope.update(factory.get_handler_scope_factory(workflow).get_scope(definition))
+    return scope
