@@ -141,6 +141,26 @@ class Visit:
             w.p for w in self._running.values()
         ]
 
+    @property
+    def next_version(self) -> str | None:
+        """The version of the mapper that `next` would give work for; None for a reduce, or nothing."""
+        if self._reduces or not self._stack:
+            return None
+        return self.definitions.mapper(self._stack[-1].step).version
+
+    def receipt_keys(self) -> list[str]:
+        """Receipts of the work that executors have in hand."""
+        w, r = self.workflow, self.request_id
+        found = []
+        for work in self._running.values():
+            if isinstance(work, MapWork):
+                size = self._level(work.p).slice
+                numbers = range(work.first // size, (work.to - 1) // size + 1)
+                found += [keys.receipt(w, r, work.p, number) for number in numbers]
+            else:
+                found.append(keys.receipt(w, r, work.p))
+        return found
+
     def next(self, limit: int) -> Work | None:
         """The next piece of work for a free executor: a reduce, or up to `limit` children of one mapper."""
         if self.verdict is not None or self._end is not None:

@@ -1,0 +1,146 @@
+"""House-keeping of a worker, in a thread of its own: lease and record, receipts, sweeping, cleaning, definitions.
+
+Nothing here is needed for a right result; all of it saves work, or brings back what was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import mr
+from mr import codec
+from mr.clock import Clock, stamp
+from mr.errors import BrokerUnavailable, MrError, NotFound, StoreFull, StoreUnavailable
+from mr.model.invocation import WorkerRecord
+from mr.ports.store import Absent, Equals, Lease, Put, Store, Transaction
+from mr.rules import keys
+from mr.services.cleaner import Cleaner
+from mr.services.receipts import Receipts
+from mr.services.sweeper import Sweeper
+
+_log = logging.getLogger(__name__)
+
+LEASE_S = 2.0
+TICK_S = 0.6
+SWEEP_S = 1.0
+SWEEP_IDLE_S = 5.0
+
+
+class House:
+    """One thread; `stop` ends it and gives the lease back."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        store: Store,
+        receipts: Receipts,
+        sweeper: Sweeper,
+        cleaner: Cleaner,
+        clock: Clock,
+        capabilities: Sequence[str],
+        workflows: Callable[[], Sequence[str]],
+        slots: int,
+        holds: Callable[[], list[str]],
+        on_fleet: Callable[[int, int], None],
+    ) -> None:
+        self._name, self._store, self._receipts = name, store, receipts
+        self._sweeper, self._cleaner, self._clock = sweeper, cleaner, clock
+        self._capabilities, self._workflows, self._slots = list(capabilities), workflows, slots
+        self._holds, self._on_fleet = holds, on_fleet
+        self._started_at = stamp(clock.now())
+        self._lease: Lease | None = None
+        self._record = b""
+        self._is_leader = False
+        self._sweep_at = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="house", daemon=True)
+
+    def start(self) -> None:
+        """Begin, once the worker is on record."""
+        self._tick()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and take the worker off the record."""
+        self._stopping.set()
+        self._thread.join(5.0)
+        if self._lease is not None:
+            try:
+                self._store.revoke(self._lease)
+            except (StoreUnavailable, StoreFull):
+                _log.info("the lease of worker %s runs out by itself", self._name)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(TICK_S):
+            self._tick()
+
+    def _tick(self) -> None:
+        try:
+            self._keep_lease()
+            self._receipts.flush()
+            self._sweep()
+        except (StoreUnavailable, StoreFull, BrokerUnavailable) as error:
+            _log.info("house-keeping goes on later: %s", error)
+        except MrError:
+            _log.exception("house-keeping met something that should not be")
+
+    def _keep_lease(self) -> None:
+        if self._lease is None or not self._store.keep(self._lease):
+            self._lease = self._store.grant(LEASE_S)
+            self._record, self._is_leader = b"", False
+        record = codec.encode(
+            WorkerRecord(
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                capabilities=self._capabilities,
+                workflows=list(self._workflows()),
+                slots=self._slots,
+                version=mr.__version__,
+                started_at=self._started_at,
+                holds=self._holds(),
+            )
+        )
+        if record != self._record:
+            try:
+                self._store.commit(Transaction(operations=[Put(keys.worker(self._name), record, self._lease)]))
+                self._record = record
+            except NotFound:
+                self._lease = None
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._sweep_at or not self._leads():
+            return
+        fleet = [
+            codec.decode(entry.value, WorkerRecord, where=entry.key)
+            for entry in self._store.range(keys.WORKERS, limit=10_000).entries
+        ]
+        self._on_fleet(len(fleet), sum(worker.slots for worker in fleet))
+        is_idle = not self._store.range(keys.ACTIVE, limit=1, keys_only=True).entries
+        if not is_idle and self._is_leader:
+            self._sweeper.sweep()
+        removed = self._cleaner.clean() if self._is_leader else 0
+        self._sweep_at = now + (SWEEP_IDLE_S if is_idle and not removed else SWEEP_S)
+
+    def _leads(self) -> bool:
+        """Whether this worker leads; who does not looks at the fleet only. Two leaders are harmless."""
+        if self._lease is None:
+            return False
+        value = self._name.encode()
+        outcome = self._store.commit(
+            Transaction(
+                conditions=[Absent(keys.SWEEPER)],
+                operations=[Put(keys.SWEEPER, value, self._lease)],
+                reads=[keys.SWEEPER],
+            )
+            if not self._is_leader
+            else Transaction(conditions=[Equals(keys.SWEEPER, value)], reads=[keys.SWEEPER])
+        )
+        entry = outcome.entries[keys.SWEEPER]
+        self._is_leader = entry is not None and entry.value == value
+        return True

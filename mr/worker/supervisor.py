@@ -1,0 +1,752 @@
+"""The supervisor: takes messages, feeds executors, and hands what came out to be committed. It never runs user code.
+
+One asyncio loop decides everything and never waits for a store: a thread commits (`committing`), a few read, one
+keeps house (`house`), two watch (`watching`). The loop's state is the set of cases: a **case** is one delivery with
+its visit. After whatever happens, `_pump` brings the case forward: free executors get work, what is ready is
+committed, what is over is finished.
+
+    delivery ─▶ case ─▶ visit.next ─▶ run on an executor ─▶ visit.record ─▶ visit.harvest ─▶ commit ─▶ finish
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from mr import codec
+from mr.clock import stamp
+from mr.codec import Items
+from mr.errors import CorruptEntry, MrError, NotFound, StoreFull, StoreUnavailable
+from mr.model import ids
+from mr.model.invocation import ErrorReport
+from mr.model.message import Message, seal, unseal
+from mr.model.outcome import Failed
+from mr.model.request import Active
+from mr.ports.broker import Delivery
+from mr.ports.store import Change
+from mr.rules import fan_out, keys, routing
+from mr.services.briefing import Briefing
+from mr.services.committer import Committer
+from mr.services.progress import Visit
+from mr.services.sweeper import Sweeper
+from mr.services.unit import Receipted, Verdict
+from mr.services.work import MapWork, ReduceWork, Work, Worker
+from mr.settings import Settings
+from mr.wiring import Parts
+from mr.worker import frames
+from mr.worker.committing import CommitThread, Stopped
+from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
+from mr.worker.house import House
+from mr.worker.run import Run
+from mr.worker.watching import Watching
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TICK_S = 0.02
+TOUCH_S = 1.0
+READERS = 4
+FIRST_TRY = 16
+"""Children of a handler whose pace is not known yet that go to an executor at once."""
+AT_ONCE_MAX = 1024
+RUN_FOR_S = 0.02
+"""How much work goes to an executor at once, by the pace of its handler."""
+LONG_S = 60.0
+"""Work older than this is entered in a receipt, and its message finished: no broker has to wait for it."""
+
+
+class Case:
+    """A delivery and its visit. `delivery` is None once the message was finished early."""
+
+    def __init__(self, delivery: Delivery, message: Message, visit: Visit, now: float) -> None:
+        self.delivery: Delivery | None = delivery
+        self.message, self.visit = message, visit
+        self.since = now
+        self.runs: set[Slot] = set()
+
+
+class Slot:
+    """A place for one executor, and what runs on it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.executor: ExecutorProcess | None = None
+        self.case: Case | None = None
+        self.run: Run | None = None
+        self.verdict = ""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a piece of work can begin here."""
+        return self.executor is not None and self.executor.alive and self.case is None
+
+
+class Supervisor:
+    """A worker. `run` serves until `stop` is called."""
+
+    def __init__(self, parts: Parts, environ: Mapping[str, str]) -> None:
+        settings = parts.settings
+        self._parts, self._settings, self._environ = parts, settings, environ
+        self.name = ids.new_worker_id()
+        self._clock = parts.clock
+        self._capabilities = [capability.name for capability in settings.worker.capabilities]
+        self._slots = [Slot(number) for number in range(settings.worker.executors)]
+        self._cases: set[Case] = set()
+        self._ready: deque[Case] = deque()
+        self._pace: dict[str, float] = {}
+        self._handlers: dict[tuple[str, str], Any] = {}
+        self._workflows: list[str] = []
+        self._fleet_workers = 1
+        self._fleet_slots = len(self._slots)
+        self._stopping = asyncio.Event()
+        self._is_draining = False
+        self._gives_up = False
+        self._spare: ExecutorProcess | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._consumer = parts.consumer()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
+        committer = Committer(parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._pause)
+        self._committer = committer
+        worker = Worker(
+            name=self.name,
+            capabilities=frozenset(self._capabilities),
+            slots=lambda: self._fleet_slots,
+            seal=lambda message: seal(message, parts.message_key),
+            now=time.monotonic,
+            stamp=lambda: stamp(parts.clock.now()),
+            seconds_each=self._pace.get,
+            batch_size=settings.worker.batch_size,
+        )
+        registry = parts.registry
+        self._briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
+        self._sweeper = Sweeper(parts.store, parts.publisher, registry.definitions, parts.clock, parts.message_key)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until stopped, then drain.
+
+        Raises: ConfigError if the executors cannot start; StoreUnavailable if the store is away at the start.
+        """
+        self._loop = asyncio.get_running_loop()
+        commits = CommitThread(self._committer, self._loop.call_soon_threadsafe)
+        self._commits = commits
+        house = House(
+            name=self.name,
+            store=self._parts.store,
+            receipts=self._parts.receipts,
+            sweeper=self._sweeper,
+            cleaner=self._parts.cleaner,
+            clock=self._clock,
+            capabilities=self._capabilities,
+            workflows=lambda: self._workflows,
+            slots=len(self._slots),
+            holds=self._holds,
+            on_fleet=self._on_fleet,
+        )
+        definitions = Watching(
+            "definitions", self._parts.store, keys.WORKFLOWS, look=self._look_for_workflows,
+            on_changes=lambda _: self._look_for_workflows(), every_s=self._settings.worker.definitions_check_s,
+        )  # fmt: skip
+        stopped = Watching(
+            "stopped", self._parts.store, keys.stopped(""), look=lambda: None, on_changes=self._on_stopped, every_s=60.0
+        )
+        for slot in self._slots:
+            slot.executor = await self._start_executor()
+        self._task(self._keep_spare())
+        commits.start()
+        await self._in_thread(house.start)
+        await self._consumer.start(self._on_delivery)
+        definitions.start()
+        stopped.start()
+        self._allow()
+        tick = self._task(self._ticks())
+        await self._stopping.wait()
+        await self._drain()
+        tick.cancel()
+        for watching in (definitions, stopped):
+            watching.stop()
+        await self._in_thread(commits.stop, 5.0)
+        await self._consumer.close()
+        await self._in_thread(house.stop)
+        self._gives_up = True
+        executors = [slot.executor for slot in self._slots if slot.executor is not None]
+        for executor in [*executors, *([self._spare] if self._spare is not None else [])]:
+            await executor.kill()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._stagers.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Take no more messages, finish what is short, hand the rest back, then end. A second call hurries."""
+        if self._stopping.is_set():
+            self._gives_up = True
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        self._is_draining = True
+        self._consumer.allow(0)
+        deadline = self._loop.time() + self._settings.worker.drain_s
+        for case in list(self._cases):
+            self._pump(case)
+        while self._cases and self._loop.time() < deadline and not self._gives_up:
+            await asyncio.sleep(TICK_S)
+        for case in list(self._cases):
+            # What still runs is handed back; its executor goes with this process.
+            for slot in list(case.runs):
+                if slot.executor is not None:
+                    slot.verdict = "drained"
+                    self._task(slot.executor.kill())
+            if case.delivery is not None:
+                case.delivery.requeue(0.0)
+            self._cases.discard(case)
+
+    async def _ticks(self) -> None:
+        touch_at = 0.0
+        while True:
+            await asyncio.sleep(TICK_S if self._cases else 0.1)
+            now = self._loop.time()
+            for slot in self._slots:
+                if slot.run is not None:
+                    self._watch_over(slot, slot.run)
+            for case in list(self._cases):
+                self._pump(case)
+            if now >= touch_at:
+                touch_at = now + TOUCH_S
+                for case in list(self._cases):
+                    self._hold(case)
+
+    def _hold(self, case: Case) -> None:
+        """Keep a message alive while its work goes on; a very long one is noted in the store instead."""
+        if case.delivery is None:
+            return
+        case.delivery.touch()
+        if time.monotonic() - case.since > LONG_S:
+            delivery, case.delivery = case.delivery, None
+            fence, receipts = self._fence(case.visit), case.visit.receipt_keys()
+
+            def noted(error: BaseException | None) -> None:
+                if error is None:
+                    delivery.finish()
+                else:
+                    case.delivery = delivery
+
+            self._read(partial(self._parts.receipts.held, fence, receipts, self.name), lambda _: noted(None), noted)
+
+    def _task(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), ExecutorGone):
+            _log.error("a task of the supervisor failed", exc_info=task.exception())
+
+    def _pause(self, seconds: float) -> None:
+        if self._gives_up:
+            raise Stopped
+        time.sleep(seconds)
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(None, call, *arguments)
+
+    def _read(self, call: Callable[[], T], then: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
+        """Call in a reader thread; the result, or what it raised, comes back into the loop."""
+
+        def work() -> None:
+            try:
+                result = call()
+            except Exception as error:  # whatever it is, the loop has to hear of it
+                self._loop.call_soon_threadsafe(failed, error)
+            else:
+                self._loop.call_soon_threadsafe(then, result)
+
+        self._readers.submit(work)
+
+    # -- what the worker serves -----------------------------------------------------------------------------------
+
+    def _look_for_workflows(self) -> None:
+        """In a watching thread: which workflows there are, and their newest definitions, before they are needed."""
+        wanted = self._settings.worker.workflows
+        names = list(wanted) if wanted is not None else sorted(self._parts.registry.list_workflows())
+        for name in names:
+            try:
+                _, _, definitions = self._parts.registry.current(name)
+                for reference in definitions.handlers.values():
+                    if (name, reference.version) not in self._handlers:
+                        self._handlers[name, reference.version] = self._parts.registry.handler(name, reference.version)
+            except MrError as error:
+                _log.warning("workflow %s: %s", name, error)
+        self._loop.call_soon_threadsafe(self._serve, names)
+
+    def _serve(self, names: list[str]) -> None:
+        if names != self._workflows:
+            self._workflows = names
+            topics = [topic for name in names for topic in routing.topics(name, self._capabilities)]
+            _log.info("serving %d workflows: %s", len(names), ", ".join(names))
+            self._task(self._consumer.subscribe(topics))
+
+    def _on_fleet(self, workers: int, slots: int) -> None:
+        self._fleet_workers, self._fleet_slots = max(workers, 1), max(slots, 1)
+
+    def _on_stopped(self, changes: Sequence[Change]) -> None:
+        stopped = {tuple(change.key.split("/")[1:]) for change in changes if change.entry is not None}
+        self._loop.call_soon_threadsafe(self._stop_requests, stopped)
+
+    def _stop_requests(self, stopped: set[tuple[str, ...]]) -> None:
+        for case in list(self._cases):
+            if (case.visit.workflow, case.visit.request_id) in stopped and case.visit.verdict is None:
+                case.visit.verdict = Verdict.ENDED
+                self._pump(case)
+
+    def _holds(self) -> list[str]:
+        """For the worker's record: what has been in hand for over a second. Called from another thread."""
+        now = time.monotonic()
+        held: list[str] = []
+        for case in list(self._cases):
+            if now - case.since > 1.0:
+                held += [f"{case.visit.workflow}/{case.visit.request_id}/{p}" for p in case.visit.holds[:100]]
+        return sorted(set(held))[:1000]
+
+    def _fence(self, visit: Visit) -> tuple[str, bytes]:
+        return keys.active(visit.workflow, visit.request_id), codec.encode(Active(visit.epoch))
+
+    def _allow(self) -> None:
+        """As many messages at a time as keep the executors fed, and no more: nobody hoards."""
+        is_long = any(slot.run is not None and self._loop.time() - slot.run.started > 0.05 for slot in self._slots)
+        slots = len(self._slots)
+        self._consumer.allow(0 if self._is_draining else slots + 1 if is_long else slots * 16)
+
+    # -- from a delivery to a case --------------------------------------------------------------------------------
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        try:
+            message = unseal(delivery.body, self._parts.message_key)
+        except CorruptEntry as error:
+            _log.warning("a message of topic %s is dropped: %s", delivery.topic, error)
+            delivery.finish()
+            return
+        again = delivery.attempts > 1
+        try:
+            visit = None if again else self._briefing.open_quickly(message)
+        except MrError as error:
+            _log.warning("a message of topic %s is looked at again: %s", delivery.topic, error)
+            visit, again = None, True
+        if visit is not None:
+            self._begin(delivery, message, visit)
+        else:
+            self._open(delivery, message, again)
+
+    def _open(self, delivery: Delivery, message: Message, again: bool) -> None:
+        self._read(
+            partial(self._briefing.open, message, again=again),
+            partial(self._opened, delivery, message),
+            partial(self._not_opened, delivery, message),
+        )
+
+    def _opened(self, delivery: Delivery, message: Message, visit: Visit | None) -> None:
+        if visit is None:
+            delivery.finish()
+        else:
+            self._begin(delivery, message, visit)
+
+    def _not_opened(self, delivery: Delivery, message: Message, error: BaseException) -> None:
+        if isinstance(error, (StoreUnavailable, StoreFull)):
+            delivery.requeue(0.5)
+        elif isinstance(error, NotFound):
+            delivery.finish()  # cleaned away while it was looked at
+        else:
+            _log.error("a message of request %s cannot be opened", message.r, exc_info=error)
+            delivery.requeue(5.0)
+
+    def _begin(self, delivery: Delivery, message: Message, visit: Visit) -> None:
+        case = Case(delivery, message, visit, time.monotonic())
+        self._cases.add(case)
+        self._pump(case)
+
+    # -- bringing a case forward ----------------------------------------------------------------------------------
+
+    def _pump(self, case: Case) -> None:
+        visit = case.visit
+        if visit.verdict is not None:
+            self._end_runs(case)
+        elif visit.has_work:
+            self._ready.append(case)
+            self._feed()
+        unit = visit.harvest(share=self._fleet_workers > 1, drain=self._is_draining)
+        if unit is not None:
+            self._commits.commit(unit, partial(self._committed, case))
+        if visit.is_over and not case.runs and case in self._cases:
+            self._over(case)
+
+    def _committed(self, case: Case, receipt: Receipted) -> None:
+        case.visit.committed(receipt)
+        self._pump(case)
+
+    def _over(self, case: Case) -> None:
+        self._cases.discard(case)
+        if case.visit.verdict is Verdict.LOST:
+            _log.info("request %s: another execution's manifest won, looking again", case.visit.request_id)
+            if case.delivery is not None:
+                self._open(case.delivery, case.message, True)
+        elif case.delivery is not None:
+            case.delivery.finish()
+
+    def _end_runs(self, case: Case) -> None:
+        """The visit is void: what runs for it is stopped, and killed if it does not end by itself at once."""
+        for slot in case.runs:
+            if slot.run is not None and slot.executor is not None and not slot.verdict:
+                slot.run.void()
+                slot.verdict = "void"
+                slot.executor.stop_after_current()
+                self._loop.call_later(0.1, self._kill_if_still, slot, slot.run)
+
+    def _kill_if_still(self, slot: Slot, run: Run) -> None:
+        if slot.run is run and slot.executor is not None:
+            self._task(slot.executor.kill())
+
+    # -- feeding executors ----------------------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Give work to free executors, cases in turn."""
+        while self._ready:
+            slot = next((slot for slot in self._slots if slot.is_free), None)
+            if slot is None:
+                return
+            case = self._ready.popleft()
+            if case.visit.verdict is not None or not case.visit.has_work:
+                continue
+            work = case.visit.next(self._at_once(case.visit))
+            if work is None:
+                continue
+            if case.visit.has_work:
+                self._ready.append(case)
+            self._prepare(slot, case, work)
+
+    def _at_once(self, visit: Visit) -> int:
+        version = visit.next_version
+        pace = self._pace.get(version) if version else None
+        if pace is None:
+            return FIRST_TRY
+        return max(1, min(int(RUN_FOR_S / pace) if pace else AT_ONCE_MAX, AT_ONCE_MAX))
+
+    def _prepare(self, slot: Slot, case: Case, work: Work) -> None:
+        """Fetch what the work needs and is not at hand, then start it."""
+        slot.case = case
+        case.runs.add(slot)
+        visit = case.visit
+        missing = [
+            name for name in _handlers(visit, work)
+            if (visit.workflow, visit.definitions.handlers[name].version) not in self._handlers
+        ]  # fmt: skip
+        needs_items = isinstance(work, MapWork) and work.items is None
+        needs_session = isinstance(work, ReduceWork) and work.session is None
+        if not (missing or needs_items or needs_session):
+            self._start(slot, case, work)
+            return
+        self._read(
+            partial(self._fetch, visit, work, missing),
+            lambda _: self._start(slot, case, work),
+            partial(self._not_fetched, slot, case, work),
+        )
+
+    def _fetch(self, visit: Visit, work: Work, missing: list[str]) -> None:
+        w, r, datasets = visit.workflow, visit.request_id, self._parts.datasets
+        for name in missing:
+            version = visit.definitions.handlers[name].version
+            self._handlers[w, version] = self._parts.registry.handler(w, version)
+        if isinstance(work, MapWork):
+            if work.items is None and work.chunks is not None:
+                work.items = datasets.cut(w, r, work.chunks, work.first, work.to)
+            elif work.items is None:
+                work.items = datasets.arguments(w, r, work.p, work.first, work.to)
+        elif work.session is None:
+            work.session = datasets.session(w, r, work.p, work.level)
+
+    def _not_fetched(self, slot: Slot, case: Case, work: Work, error: BaseException) -> None:
+        slot.case = None
+        case.runs.discard(slot)
+        if isinstance(error, (StoreUnavailable, StoreFull)):
+            self._loop.call_later(0.2, self._again, case, work)
+            return
+        if not isinstance(error, NotFound):
+            _log.error("work of request %s cannot be prepared", case.visit.request_id, exc_info=error)
+        self._give_up(case, work)
+
+    def _again(self, case: Case, work: Work) -> None:
+        case.visit.unfinished(work)
+        self._pump(case)
+
+    def _give_up(self, case: Case, work: Work) -> None:
+        """What the work needs is gone: the request is over, or else the sweeper will find out."""
+        case.visit.finished(work)
+        case.visit.verdict = Verdict.ENDED
+        self._pump(case)
+
+    def _start(self, slot: Slot, case: Case, work: Work) -> None:
+        executor = slot.executor
+        if executor is None or not executor.alive or case.visit.verdict is not None:
+            slot.case = None
+            case.runs.discard(slot)
+            case.visit.unfinished(work)
+            self._pump(case)
+            return
+        visit = case.visit
+        for name in _handlers(visit, work):
+            version = visit.definitions.handlers[name].version
+            if not executor.knows(name, version):
+                executor.define(name, version, self._handlers[visit.workflow, version])
+        slot.verdict = ""
+        slot.run = Run(
+            visit, work, executor, stage=self._stage, now=self._loop.time,
+            on_outcome=partial(self._heard, case), on_finished=partial(self._run_finished, slot),
+        )  # fmt: skip
+        try:
+            if isinstance(work, MapWork):
+                executor.run(self._map_order(visit, work), work.items, slot.run)
+            else:
+                executor.run(self._reduce_order(visit, work), None, slot.run)
+                self._task(self._send_inputs(slot, executor, visit, work))
+        except ExecutorGone:
+            return  # its exit is on the way, and takes care of the work
+
+    def _map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
+        step = visit.definitions.steps[work.step]
+        fuses = visit.definitions.reducer(work.step).capability in self._capabilities
+        return frames.RunMap(
+            id=work.number, workflow=visit.workflow, request=visit.request_id, parent=work.p, first=work.first,
+            step=work.step, mapper=_named(visit, step.mapper),
+            combiner=_named(visit, step.combiner) if step.combiner else None,
+            reducer=_named(visit, step.reducer) if fuses else None, limits=self._limits(),
+        )  # fmt: skip
+
+    def _reduce_order(self, visit: Visit, work: ReduceWork) -> frames.RunReduce:
+        session = {key: msgspec.Raw(value) for key, value in (work.session or {}).items()}
+        return frames.RunReduce(
+            id=work.number, workflow=visit.workflow, request=visit.request_id, path=work.p,
+            child=ids.parent(work.p)[1], step=work.step,
+            reducer=_named(visit, visit.definitions.steps[work.step].reducer), session=session, limits=self._limits(),
+        )  # fmt: skip
+
+    def _limits(self) -> frames.Limits:
+        handlers = self._settings.handlers
+        return frames.Limits(output=int(handlers.output_max_bytes), dataset=int(handlers.dataset_max_bytes))
+
+    async def _send_inputs(self, slot: Slot, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
+        """Send a reduce its input, from memory or from the store, no faster than the executor takes it."""
+        try:
+            if work.datasets is not None:
+                for items in work.datasets:
+                    await executor.send_input("datasets", items)
+            elif isinstance(work.rows, Items):
+                await executor.send_input("rows", work.rows)
+            else:
+                await self._send_stored(executor, visit, work)
+            executor.end_input()
+        except ExecutorGone:
+            return
+        except (NotFound, StoreUnavailable, StoreFull, CorruptEntry) as error:
+            # The executor waits for input that will not come: it is replaced, and the work begins anew or ends.
+            slot.verdict = "gone" if isinstance(error, NotFound) else "unfed"
+            if not isinstance(error, NotFound):
+                _log.warning("the input of a reduce of request %s cannot be read: %s", visit.request_id, error)
+            await executor.kill()
+
+    async def _send_stored(self, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
+        w, r, datasets = visit.workflow, visit.request_id, self._parts.datasets
+        if work.rows is not None:
+            pieces = (("rows", items) for items in datasets.staged(w, r, work.rows))  # type: ignore[arg-type]
+        else:
+            pieces = datasets.inputs(w, r, work.p, work.level)  # type: ignore[assignment]
+        while True:
+            piece = await self._loop.run_in_executor(self._readers, next, pieces, None)
+            if piece is None:
+                return
+            await executor.send_input(*piece)  # type: ignore[arg-type]
+
+    def _stage(self, visit: Visit, kind: str, number: int, items: Items, then: Callable[[], None]) -> None:
+        key = keys.chunk(visit.workflow, visit.request_id, visit.execution, kind, number)
+        fence = self._fence(visit)
+
+        def write() -> None:
+            # A refusal means that the request is over; its visit finds that out by itself.
+            try:
+                self._committer.stage(fence, [(key, items.array())])
+            except Stopped:
+                return
+            self._loop.call_soon_threadsafe(then)
+
+        self._stagers.submit(write)
+
+    # -- what comes back from executors ---------------------------------------------------------------------------
+
+    def _heard(self, case: Case) -> None:
+        self._loop.call_soon(self._pump, case)
+
+    def _run_finished(self, slot: Slot, run: Run) -> None:
+        case = slot.case
+        assert case is not None
+        self._learn_pace(run)
+        slot.run = slot.case = None
+        case.runs.discard(slot)
+        run.visit.finished(run.work, run.next)
+        self._pump(case)
+        self._feed()
+
+    def _learn_pace(self, run: Run) -> None:
+        if isinstance(run.work, MapWork) and run.children:
+            version = run.visit.definitions.mapper(run.work.step).version
+            each = (self._loop.time() - run.started) / run.children
+            known = self._pace.get(version)
+            self._pace[version] = each if known is None else 0.5 * known + 0.5 * each
+
+    def _watch_over(self, slot: Slot, run: Run) -> None:
+        """Time-outs, and fairness: what waits behind a slow child goes to others."""
+        executor = slot.executor
+        if executor is None:
+            return
+        current = executor.current()
+        if current is None:
+            return
+        timeout_s = self._timeout_s(run)
+        if timeout_s is not None and current.seconds > timeout_s and not slot.verdict:
+            slot.verdict = "timeout"
+            self._task(executor.kill())
+        elif isinstance(run.work, MapWork) and fan_out.gives_back(
+            left=run.work.to - current.child - 1, finished=current.finished,
+            running_s=self._loop.time() - run.started, current_s=current.seconds,
+        ):  # fmt: skip
+            executor.stop_after_current()
+
+    def _timeout_s(self, run: Run) -> float | None:
+        definitions, work = run.visit.definitions, run.work
+        reference = definitions.mapper(work.step) if isinstance(work, MapWork) else definitions.reducer(work.step)
+        return reference.timeout_s if reference.timeout_s is not None else self._settings.handlers.timeout_s
+
+    async def _start_executor(self) -> ExecutorProcess:
+        handlers = self._settings.handlers
+        slot_of: list[ExecutorProcess] = []
+        executor = ExecutorProcess(
+            on_exit=lambda exit_: self._executor_ended(slot_of[0], exit_),
+            environ=self._environ,
+            memory_bytes=int(handlers.memory_bytes),
+            output_bytes=int(handlers.output_max_bytes),
+        )
+        slot_of.append(executor)
+        await executor.start()
+        return executor
+
+    async def _keep_spare(self) -> None:
+        """One warm executor waits, so that replacing one costs no start-up."""
+        if self._spare is None and not self._is_draining:
+            self._spare = await self._start_executor()
+
+    def _executor_ended(self, executor: ExecutorProcess, exit_: Exit) -> None:
+        if executor is self._spare:
+            self._spare = None
+            self._task(self._keep_spare())
+            return
+        slot = next((slot for slot in self._slots if slot.executor is executor), None)
+        if slot is None:
+            return
+        slot.executor = None
+        if slot.run is not None:
+            slot.run.died(exit_, partial(self._run_died, slot, slot.run, exit_))
+        if not self._is_draining:
+            self._task(self._replace(slot))
+
+    async def _replace(self, slot: Slot) -> None:
+        if self._spare is not None and self._spare.alive:
+            slot.executor, self._spare = self._spare, None
+            self._task(self._keep_spare())
+        else:
+            while slot.executor is None and not self._is_draining:
+                try:
+                    slot.executor = await self._start_executor()
+                except (ExecutorGone, OSError) as error:
+                    _log.error("an executor does not start: %s", error)
+                    await asyncio.sleep(1.0)
+        self._feed()
+
+    def _run_died(self, slot: Slot, run: Run, exit_: Exit) -> None:
+        """Blame exactly the child that ran; what was not reported of the others runs again."""
+        case, verdict = slot.case, slot.verdict
+        assert case is not None
+        slot.run = slot.case = None
+        slot.verdict = ""
+        case.runs.discard(slot)
+        visit, work = run.visit, run.work
+        if visit.verdict is not None or verdict in ("void", "drained"):
+            visit.finished(work)
+        elif verdict == "unfed":
+            self._loop.call_later(0.2, self._again, case, work)
+            return
+        elif verdict == "gone":
+            self._give_up(case, work)
+            return
+        elif isinstance(work, ReduceWork):
+            visit.record(work, Failed(child=0, report=self._blame(run, exit_, verdict)))
+            visit.finished(work)
+        else:
+            child = exit_.child
+            if child is None or not run.reported <= child < work.to:
+                # Between two children: nobody is to blame.
+                visit.finished(work, run.reported, keep=True)
+            else:
+                visit.record(work, Failed(child=child, report=self._blame(run, exit_, verdict)))
+                visit.finished(work, run.reported, keep=True, without=child)
+        self._pump(case)
+
+    def _blame(self, run: Run, exit_: Exit, verdict: str) -> ErrorReport:
+        if verdict == "timeout":
+            timeout_s = self._timeout_s(run)
+            return ErrorReport(
+                class_="timeout", type="Timeout", message=f"still running after {timeout_s:g} s", output=exit_.output
+            )
+        class_ = "lost_worker" if exit_.class_ == "killed" else exit_.class_
+        return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, output=exit_.output)
+
+
+def _handlers(visit: Visit, work: Work) -> list[str]:
+    """Names of the handlers that an executor needs for the work."""
+    step = visit.definitions.steps[work.step]
+    if isinstance(work, ReduceWork):
+        return [step.reducer]
+    return [step.mapper, step.reducer, *([step.combiner] if step.combiner else [])]
+
+
+def _named(visit: Visit, name: str) -> frames.HandlerName:
+    return frames.HandlerName(name, visit.definitions.handlers[name].version)
+
+
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Be a worker until SIGTERM or SIGINT; the exit code.
+
+    Raises: ConfigError; StoreUnavailable if the store is away at the start.
+    """
+    parts = Parts(settings)
+
+    async def serve() -> None:
+        supervisor = Supervisor(parts, environ)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, supervisor.stop)
+        await supervisor.run()
+
+    try:
+        asyncio.run(serve())
+    finally:
+        parts.close()
+    return 0
