@@ -21,6 +21,7 @@ from mr.services.retention import Retention
 from mr.services.secrets import message_key
 from mr.services.submission import Submission
 from mr.services.sync import Sync
+from mr.services.tracing import Tracing
 from mr.settings import Settings
 
 if TYPE_CHECKING:
@@ -135,6 +136,11 @@ class Parts:
     def results(self) -> Results:
         """Waiting and reading."""
         return Results(self.store, self.datasets, self.clock)
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        """Looking at the trees of requests."""
+        return Tracing(self.store, self.registry.definitions)
 
     @cached_property
     def receipts(self) -> Receipts:

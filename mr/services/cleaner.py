@@ -50,7 +50,7 @@ class Cleaner:
         if entry is None:
             raise RequestNotFound(f"workflow {w!r} has no request {r}")
         if not codec.decode(entry.value, Request, where=entry.key).state.is_final:
-            raise StateError(f"request {r} still runs", hint=f"cancel it first: mr request cancel {w} {r}")
+            raise StateError(f"request {r} still runs", hint=f"cancel it first: mr request cancel {w}/{r}")
         self._request(w, r)
 
     def answered(self, answers: list[tuple[str, str, str]], due_at: str | None) -> None:
