@@ -11,10 +11,7 @@ from mr.codec import Items
 from mr.model.invocation import Manifest
 from mr.model.message import Level
 from mr.model.outcome import Data
-from mr.rules import fan_out
-
-RETAINED_MAX = 16 * 1024 * 1024
-"""Bytes of results that a visit keeps for a reduce of its own; beyond it the reduce reads the store."""
+from mr.rules import fan_out, limits
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -92,7 +89,7 @@ class Branch:
         if self.retained is not None:
             self.retained.append(run)
             self.retained_bytes += run.items.size_bytes
-            if self.retained_bytes > RETAINED_MAX and self.size is not None:
+            if self.retained_bytes > limits.RETAINED_MAX and self.size is not None:
                 self.retained = None
         if self.size is None:
             self.loose.append(run)

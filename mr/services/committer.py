@@ -170,8 +170,10 @@ class Committer:
             names = set(one.keys)
             conditions += 1 + sum(atom.guard is not None for atom in one.atoms)
             operations += len(names) + len(one.unit.counts)
-            size += sum(atom.size_bytes for atom in one.atoms) + sum(
-                len(call.publication.body) for call in one.unit.calls
+            size += (
+                4 * sum(map(len, one.unit.counts))
+                + sum(atom.size_bytes for atom in one.atoms)
+                + sum(len(call.publication.body) for call in one.unit.calls)
             )
             conflict = (
                 names & written
@@ -237,7 +239,7 @@ class Committer:
         piece: list[_Atom] = []
         # The counts, the fence and the messages have to find room in the last piece; room is left in each.
         room = limits.operations - len(one.unit.counts) - 1
-        room_bytes = limits.transaction_bytes
+        room_bytes = limits.transaction_bytes - 4 * sum(map(len, one.unit.counts))
         if self._publisher.joins_commit:
             bodies = sum(len(call.publication.body) for call in one.unit.calls)
             room_bytes -= min(bodies, limits.transaction_bytes // 2)

@@ -19,30 +19,25 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
-from mr import codec
 from mr.codec import Items
 from mr.model import ids
 from mr.model.dataset import Chunks, Payload
 from mr.model.definitions import DefinitionSet
-from mr.model.invocation import PARTS, Done, ErrorReport, Manifest, Part
-from mr.model.invocation import Due as DueFact
-from mr.model.message import Level, Message
-from mr.model.outcome import Data, Failed, Mapped, Outcome, Reduced, Results, Returned
+from mr.model.invocation import ErrorReport
+from mr.model.message import Level
+from mr.model.outcome import Failed, Mapped, Outcome, Reduced, Results, Returned
 from mr.model.request import RequestState
-from mr.ports.broker import Publication
-from mr.rules import fan_out, keys, retry, routing
+from mr.rules import fan_out, keys, limits, retry
 from mr.services.branch import Branch, Run, Slice
-from mr.services.unit import Call, End, Fact, Receipted, Unit, Verdict
+from mr.services.calling import Calling
+from mr.services.outbox import Outbox
+from mr.services.records import Records, payload
+from mr.services.unit import End, Receipted, Unit, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
-
-DEPTH_MAX = 32
-INLINE_MAX = 256 * 1024
-"""Bytes of data that stand in a record or travel in a message; more goes into chunks."""
-REPLY_MAX = 64 * 1024
 
 
 class Visit:
@@ -73,18 +68,11 @@ class Visit:
         self._reduces: deque[ReduceWork] = deque()
         self._running: dict[int, Work] = {}
         self._number = 0
-        # Facts in the order in which they may be committed: manifests from the top, results, reduces that are due.
-        self._manifests: list[tuple[int, Fact]] = []
-        self._facts: list[Fact] = []
-        self._dues: list[Fact] = []
-        self._counts: list[str] = []
-        self._messages: list[Message] = []
-        self._claims: dict[str, str] = {}
+        self._outbox = Outbox()
+        self._calling = Calling(workflow, request_id, epoch, definitions_hash, definitions, worker.seal, self._level)
+        self._records = Records(workflow, request_id, execution, worker.name, worker.stamp)
         self._end: End | None = None
         self._is_urgent = False
-        self._on_written: dict[str, Callable[[], None]] = {}
-        self._on_count: dict[str, Callable[[int], None]] = {}
-        self._counting: dict[str, Callable[[int], None]] = {}
         self._in_flight: Unit | None = None
         self._fresh: list[Branch] = []
         self._touched: dict[tuple[str, int], Slice] = {}
@@ -129,10 +117,8 @@ class Visit:
         """Whether there is nothing left to run, to wait for, or to commit."""
         if self.verdict is not None:
             return not self._running
-        return not (
-            self._running or self._in_flight or self._end or self._facts or self._manifests or self._dues
-            or self._messages or self._counts or self._fresh or self._touched or self.has_work
-        )  # fmt: skip
+        is_busy = self._running or self.has_work or self._in_flight or self._end
+        return not (is_busy or self._fresh or self._touched or not self._outbox.is_empty)
 
     @property
     def holds(self) -> list[str]:
@@ -264,7 +250,7 @@ class Visit:
         self._settle(share=((share and is_old) or drain) and not is_failing, drain=drain and not is_failing)
         if is_failing:
             # What is known is kept for those who look why; nothing is to be done about it any more.
-            self._messages, self._counts = [], []
+            self._outbox.drop_what_follows()
         self._is_urgent = False
         unit = self._unit()
         if unit is not None:
@@ -278,12 +264,7 @@ class Visit:
         if receipt.verdict is not Verdict.COMMITTED or unit.end is not None:
             self.verdict = Verdict.ENDED if receipt.verdict is Verdict.COMMITTED else receipt.verdict
             return
-        for fact in unit.facts:
-            then = self._on_written.pop(fact.key, None)
-            if then is not None and fact.key not in receipt.others:
-                then()
-        for prefix in unit.counts:
-            self._counting.pop(prefix)(receipt.counts[prefix])
+        self._outbox.committed(unit, receipt)
 
     # -- outcomes -----------------------------------------------------------------------------------------------
 
@@ -293,11 +274,14 @@ class Visit:
     def _result(self, branch: Branch, child: int, outcome: Reduced) -> None:
         pairs = outcome.pairs
         outputs = {child: outcome.output} if outcome.output else {}
-        if isinstance(pairs, Items) and pairs.size_bytes <= INLINE_MAX:
+        if isinstance(pairs, Items) and pairs.size_bytes <= limits.INLINE_MAX:
             self._put(branch, Run(child, Items.of([pairs.array()]), array("I", [outcome.us]), outputs))
         else:
             self._leave(branch, child, child + 1)
-            self._part(branch, child, _payload(pairs), outcome.us, outcome.output)
+            part = branch.slice_of(child)
+            record = self._records.part(branch.p, part.number, child, payload(pairs), outcome.us, outcome.output)
+            self._outbox.fact(record)
+            self._count_parts(branch, part)
 
     def _put(self, branch: Branch, run: Run) -> None:
         branch.put(run)
@@ -326,12 +310,9 @@ class Visit:
 
         `may_be_known`: others may find that out at the same time; the first to record it calls.
         """
-        fact = self._due_fact(p)
-        self._dues.append(fact)
-        message = self._message(kind="reduce", p=p)
-        self._messages.append(message)
-        if may_be_known:
-            self._claims[p] = fact.key
+        fact = self._records.due(p)
+        self._outbox.due(fact)
+        self._outbox.message(self._calling.reduce(p), unless_others=fact.key if may_be_known else None)
         parent, child = ids.parent(p)
         above = self._branches.get(parent)
         if above is not None:
@@ -349,10 +330,9 @@ class Visit:
         below = Branch(p, outcome.count, outcome.step, self.execution, made_here=True)
         below.session, below.sessions = outcome.session, len(outcome.session)
         below.args = outcome.args
-        below.manifest = Manifest(
-            execution=self.execution, step=outcome.step, count=outcome.count, args=_payload(outcome.args),
-            session=len(outcome.session), worker=self.worker.name, at=self.worker.stamp(), output=outcome.output,
-        )  # fmt: skip
+        below.manifest = self._records.decided(
+            outcome.step, outcome.count, outcome.args, len(outcome.session), outcome.output
+        )
         self._branches[p] = below
         self._fresh.append(below)
         if outcome.count == 0:
@@ -365,8 +345,10 @@ class Visit:
             known = ", ".join(sorted(self.definitions.steps))
             text = f"mapped to step {outcome.step!r}, which workflow {self.workflow!r} does not have; it has: {known}"
             return "rejected", "UnknownStep", text
-        if ids.depth(p) >= DEPTH_MAX:
-            text = f"mapped to step {outcome.step!r} at depth {ids.depth(p)}; steps nest at most {DEPTH_MAX} deep"
+        if ids.depth(p) >= limits.DEPTH_MAX:
+            text = (
+                f"mapped to step {outcome.step!r} at depth {ids.depth(p)}; at most {limits.DEPTH_MAX} are allowed"
+            )
             return "rejected", "TooDeep", text
         if outcome.count > fan_out.CHILDREN_MAX:
             text = f"mapped to {outcome.count} children; at most {fan_out.CHILDREN_MAX} are allowed"
@@ -376,15 +358,12 @@ class Visit:
     def _returned(self, branch: Branch, outcome: Returned, *, publish: bool = True) -> ReduceWork:
         """A mapper returned data that is reduced later: the data becomes a manifest of its own."""
         p = ids.child(branch.p, outcome.child)
-        manifest = Manifest(
-            execution=self.execution, data=_payload(outcome.rows), session=len(outcome.session),
-            worker=self.worker.name, at=self.worker.stamp(), output=outcome.output,
-        )  # fmt: skip
         level = Level(0, 1, "", len(outcome.session), self.execution)
         self._levels[p] = level
-        self._session_facts(p, outcome.session)
-        fact = Fact(keys.manifest(self.workflow, self.request_id, p), codec.encode(manifest))
-        self._manifests.append((ids.depth(p), fact))
+        self._outbox.manifests(
+            *self._records.session(p, outcome.session),
+            self._records.returned(p, outcome.rows, len(outcome.session), outcome.output),
+        )
         work = ReduceWork(number=0, p=p, step=branch.step, level=level, rows=outcome.rows, session=outcome.session)
         if publish and self._offers(self.definitions.reducer(branch.step).capability):
             self._reduces.append(work)
@@ -396,20 +375,11 @@ class Visit:
         ref = self.definitions.handlers[handler]
         budget = retry.budget(outcome.report.class_, ref.attempts)
         nth = self._attempts[p] = self._attempts.get(p, 0) + 1
-        report = msgspec.structs.replace(
-            outcome.report, handler=handler, version=ref.version, invocation=f"{self.request_id}.{p}",
-            attempt=nth, worker=self.worker.name, at=self.worker.stamp(),
-        )  # fmt: skip
-        fact = Fact(
-            keys.attempt(self.workflow, self.request_id, p, budget.name, f"{self.execution}.{nth}"),
-            codec.encode(report),
-        )
-        self._facts.append(fact)
+        report = self._records.blame(p, handler, ref.version, nth, outcome.report)
+        self._outbox.fact(self._records.attempt(p, budget.name, nth, report))
         if budget.attempts <= 1 or retry_with is None:
             self._fail(p, report)
             return
-        prefix = keys.attempts(self.workflow, self.request_id, p, budget.name)
-        self._counts.append(prefix)
         self._is_urgent = True
 
         def counted(attempts: int) -> None:
@@ -422,7 +392,7 @@ class Visit:
                 items = retry_with.items and retry_with.items.cut(start, start + 1)
                 self._push(self._branches[retry_with.p], outcome.child, outcome.child + 1, items)
 
-        self._on_count[prefix] = counted
+        self._outbox.count(keys.attempts(self.workflow, self.request_id, p, budget.name), counted)
 
     def _fail(self, p: str, report: ErrorReport) -> None:
         if self._end is None:
@@ -505,43 +475,7 @@ class Visit:
             first, to, size=branch.size, seconds_each=seconds_each, forced=self.worker.batch_size
         ):
             args = items.cut(start - first, stop - first) if items is not None else None
-            self._messages.append(
-                self._message(
-                    kind="map", p=branch.p, from_=start, to=stop,
-                    args=args.raw() if args is not None and args.size_bytes <= INLINE_MAX else msgspec.Raw(b"null"),
-                )
-            )  # fmt: skip
-
-    def _message(self, **fields: object) -> Message:
-        return Message(
-            w=self.workflow,
-            r=self.request_id,
-            epoch=self.epoch,
-            set=self.definitions_hash,
-            **fields,  # type: ignore[arg-type]
-        )
-
-    def _publication(self, message: Message) -> Publication:
-        """Address a message and give it the levels above it, which are settled by now."""
-        parent = message.p if message.kind == "map" else ids.parent(message.p)[0]
-        levels = [self._level(above) for above in ids.ancestors(parent)]
-        step = levels[-1].step
-        if message.kind == "map":
-            topic = routing.topic(self.workflow, "map", self.definitions.mapper(step).capability)
-        else:
-            levels.append(self._level(message.p))
-            topic = routing.topic(self.workflow, "reduce", self.definitions.reducer(step).capability)
-        return Publication(topic, self.worker.seal(msgspec.structs.replace(message, levels=levels)))
-
-    def _call(self, message: Message) -> Call:
-        w, r, p = self.workflow, self.request_id, message.p
-        publication = self._publication(message)
-        if message.kind == "reduce":
-            receipt = keys.receipt(w, r, p)
-            return Call(publication=publication, receipts=[receipt], unless_others=self._claims.pop(p, None))
-        size = self._level(p).slice
-        numbers = range(message.from_ // size, (message.to - 1) // size + 1)
-        return Call(publication=publication, receipts=[keys.receipt(w, r, p, number) for number in numbers])
+            self._outbox.message(self._calling.map(branch.p, start, stop, args))
 
     # -- what is to be written ----------------------------------------------------------------------------------
 
@@ -578,16 +512,11 @@ class Visit:
             self._fix(branch)
         assert branch.manifest is not None
         assert branch.size is not None
-        self._session_facts(branch.p, branch.session)
-        manifest = msgspec.structs.replace(branch.manifest, slice=branch.size)
-        fact = Fact(keys.manifest(self.workflow, self.request_id, branch.p), codec.encode(manifest))
-        self._manifests.append((ids.depth(branch.p), fact))
+        self._outbox.manifests(
+            *self._records.session(branch.p, branch.session),
+            self._records.mapped(branch.p, branch.manifest, branch.size),
+        )
         branch.manifest = None
-
-    def _session_facts(self, p: str, session: dict[str, bytes]) -> None:
-        for name, value in session.items():
-            key = keys.session(self.workflow, self.request_id, p, self.execution, name)
-            self._manifests.append((ids.depth(p), Fact(key, value, once=False)))
 
     def _settle_slice(self, branch: Branch, part: Slice) -> None:
         """A slice that is here in full is one record; one that is shared is a part for each child."""
@@ -597,112 +526,74 @@ class Visit:
             items = Items.join([run.items for run in runs])
             if branch.p == ids.ROOT:
                 self._succeed(items, runs)
-            elif items.size_bytes <= INLINE_MAX:
-                self._facts.append(self._done_fact(branch, part.number, items, runs))
+            elif items.size_bytes <= limits.INLINE_MAX:
+                self._outbox.fact(self._records.done(branch.p, part.number, items, runs))
                 self._count_slices(branch)
             else:
-                self._write_parts(branch, runs)
+                # Too much for one record, but all here: nobody has to count the parts.
+                self._write_parts(branch, part, runs)
+                self._outbox.fact(self._records.parts(branch.p, part.number))
+                self._count_slices(branch)
         elif part.singly:
             del self._touched[branch.p, part.number]
             runs, part.runs = part.runs, []
-            self._write_parts(branch, runs)
+            self._write_parts(branch, part, runs)
+            self._count_parts(branch, part)
 
-    def _write_parts(self, branch: Branch, runs: list[Run]) -> None:
+    def _write_parts(self, branch: Branch, part: Slice, runs: list[Run]) -> None:
         for run in runs:
             for child, document in enumerate(run.items, run.first):
-                payload = Payload(inline=msgspec.Raw(document))
-                self._part(branch, child, payload, run.us[child - run.first], run.outputs.get(child, ""))
+                result = Payload(inline=msgspec.Raw(document))
+                us, output = run.us[child - run.first], run.outputs.get(child, "")
+                self._outbox.fact(self._records.part(branch.p, part.number, child, result, us, output))
 
-    def _part(self, branch: Branch, child: int, payload: Payload, us: int, output: str) -> None:
-        part = branch.slice_of(child)
-        record = Part(
-            execution=self.execution,
-            result=payload,
-            worker=self.worker.name,
-            at=self.worker.stamp(),
-            us=us,
-            output=output,
-        )
-        key = keys.part(self.workflow, self.request_id, branch.p, part.number, child)
-        self._facts.append(Fact(key, codec.encode(record)))
-        prefix = keys.parts(self.workflow, self.request_id, branch.p, part.number)
-        if prefix not in self._counts:
-            self._counts.append(prefix)
-
-        def are_counted(parts: int) -> None:
+    def _count_parts(self, branch: Branch, part: Slice) -> None:
+        def counted(parts: int) -> None:
             if parts >= part.stop - part.start:
                 self._slice_counted(branch.p, part.number)
 
-        self._on_count[prefix] = are_counted
+        self._outbox.count(keys.parts(self.workflow, self.request_id, branch.p, part.number), counted)
 
     def _slice_counted(self, p: str, number: int) -> None:
         """All parts of a slice stand."""
         if p == ids.ROOT:
-            self._end = End(state=RequestState.SUCCEEDED, done=self._parts_fact(p, number))
+            self._end = End(state=RequestState.SUCCEEDED, done=self._records.parts(p, number))
         else:
-            self._facts.append(self._parts_fact(p, number))
+            self._outbox.fact(self._records.parts(p, number))
             self._count_slices(self._branches[p])
-
-    def _parts_fact(self, p: str, number: int) -> Fact:
-        return Fact(keys.done(self.workflow, self.request_id, p, number), PARTS)
-
-    def _done_fact(self, branch: Branch, number: int, items: Items, runs: list[Run]) -> Fact:
-        record = Done(
-            execution=self.execution, results=Payload(inline=items.raw()), worker=self.worker.name,
-            at=self.worker.stamp(), us=[us for run in runs for us in run.us],
-            outputs={str(child): text for run in runs for child, text in run.outputs.items()},
-        )  # fmt: skip
-        return Fact(keys.done(self.workflow, self.request_id, branch.p, number), codec.encode(record))
 
     def _count_slices(self, branch: Branch) -> None:
         if branch.is_reducing:
             return
-        prefix = keys.done(self.workflow, self.request_id, branch.p)
-        if prefix not in self._counts:
-            self._counts.append(prefix)
 
         def counted(done: int) -> None:
             assert branch.size is not None
             if done >= fan_out.slices(branch.count, branch.size):
                 self._reduce_due(branch.p)
 
-        self._on_count[prefix] = counted
-
-    def _due_fact(self, p: str) -> Fact:
-        return Fact(keys.reduce(self.workflow, self.request_id, p), codec.encode(DueFact(execution=self.execution)))
+        self._outbox.count(keys.done(self.workflow, self.request_id, branch.p), counted)
 
     def _reduce_due(self, p: str) -> None:
         """All children are done. Whoever records that runs the reduce, or publishes it."""
         if self._offers(self.definitions.reducer(self._step_of(p)).capability):
-            fact = self._due_fact(p)
-            self._dues.append(fact)
-            self._on_written[fact.key] = lambda: self._reduces.append(self._reduce_work(p))
+            self._outbox.due(self._records.due(p), lambda: self._reduces.append(self._reduce_work(p)))
         else:
             self._reduce_elsewhere(p, may_be_known=True)
 
     def _succeed(self, items: Items, runs: list[Run]) -> None:
         branch = self._branches[ids.ROOT]
-        pairs = Items.parse(items.item(0)) if items.size_bytes <= REPLY_MAX else None
-        self._end = End(state=RequestState.SUCCEEDED, done=self._done_fact(branch, 0, items, runs), pairs=pairs)
+        pairs = Items.parse(items.item(0)) if items.size_bytes <= limits.REPLY_MAX else None
+        self._end = End(state=RequestState.SUCCEEDED, done=self._records.done(branch.p, 0, items, runs), pairs=pairs)
 
     def _unit(self) -> Unit | None:
-        manifests = [fact for _, fact in sorted(self._manifests, key=lambda pair: pair[0])]
-        facts, counts, end = manifests + self._facts + self._dues, self._counts, self._end
-        # What follows from the counts of this unit; the next one may ask for the same counts meanwhile.
-        self._counting = {prefix: self._on_count.pop(prefix) for prefix in counts}
-        calls = [self._call(message) for message in self._messages]
-        if not (facts or counts or end or calls):
+        if self._outbox.is_empty and self._end is None:
             return None
-        self._manifests, self._facts, self._dues, self._counts, self._messages = [], [], [], [], []
-        return Unit(
-            workflow=self.workflow, request_id=self.request_id, epoch=self.epoch, facts=facts, end=end,
-            counts=counts, calls=calls, request=self._request,
+        unit = Unit(
+            workflow=self.workflow, request_id=self.request_id, epoch=self.epoch,
+            facts=[], counts=[], calls=[], end=self._end, request=self._request,
         )  # fmt: skip
+        return self._outbox.take(unit, self._calling.call)
 
     def running(self) -> Iterator[Work]:
         """The work that executors have in hand."""
         return iter(self._running.values())
-
-
-def _payload(data: Data) -> Payload:
-    return Payload(chunks=data) if isinstance(data, Chunks) else Payload(inline=data.raw())

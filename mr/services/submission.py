@@ -35,8 +35,7 @@ from mr.model.request import Active, Request, RequestState
 from mr.model.workflow import Workflow
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
-from mr.rules import keys, lifecycle, routing
-from mr.services.progress import INLINE_MAX
+from mr.rules import keys, lifecycle, limits, routing
 from mr.services.retention import Retention
 
 _log = logging.getLogger(__name__)
@@ -94,9 +93,9 @@ class Submission:
         Raises: UnknownWorkflow, UnknownJob; ValueRefused, InvalidArguments; StoreUnavailable.
         """
         pairs = Items.of([codec.dumps((key, value)) for key, value in arguments.items()])
-        if pairs.size_bytes > INLINE_MAX:
+        if pairs.size_bytes > limits.INLINE_MAX:
             raise InvalidArguments(
-                f"the arguments are {pairs.size_bytes} bytes; at most {INLINE_MAX} are accepted",
+                f"the arguments are {pairs.size_bytes} bytes; at most {limits.INLINE_MAX} are accepted",
                 hint="put big input on the shared file system or behind a URL and pass its name",
             )
         request_id = self._new_id()

@@ -17,7 +17,8 @@ from mr.codec import EMPTY, Items
 from mr.model.dataset import Chunks
 from mr.model.invocation import ErrorReport
 from mr.model.outcome import Data, Failed, Mapped, Outcome, Reduced, Results, Returned
-from mr.services.progress import INLINE_MAX, Visit
+from mr.rules import limits
+from mr.services.progress import Visit
 from mr.services.work import MapWork, Work
 from mr.worker import frames
 from mr.worker.executor_process import ExecutorProcess, Exit
@@ -158,7 +159,7 @@ class Run:
         name = self._kind(child, kind)
 
         def take() -> None:
-            if not self._counts and items.size_bytes <= INLINE_MAX:
+            if not self._counts and items.size_bytes <= limits.INLINE_MAX:
                 self._closed(child, outcome(items))
                 return
             # The closing takes its place before whatever came after it, once the last piece is written.

@@ -15,7 +15,12 @@ from datetime import UTC, datetime, timedelta
 import greenlet
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
-STEPS_MAX = 60_000
+STEPS_MAX = 150_000
+RARE = {
+    "publish.before": 6.0, "publish.after": 12.0, "finish.before": 6.0, "finish.after": 4.0,
+    "read.after": 6.0, "backlog": 30.0,
+}  # fmt: skip
+"""How much likelier a kill is where processes seldom are."""
 
 
 class Died(BaseException):
@@ -105,9 +110,9 @@ class World:
         """Do something of the world's own, later."""
         self.later.append((self.time + delay, action))
 
-    def strikes(self, fault: str) -> bool:
+    def strikes(self, fault: str, weight: float = 1.0) -> bool:
         """Whether the fault happens at this occasion; counted."""
-        if self.is_faulty and self.rng.random() < self.rates.get(fault, 0.0):
+        if self.is_faulty and self.rng.random() < self.rates.get(fault, 0.0) * weight:
             self.hit(fault)
             return True
         return False
@@ -164,13 +169,14 @@ class World:
             return
         task = ready[self.rng.randrange(len(ready))] if len(ready) > 1 else ready[0]
         if task.process.name.startswith("worker") or task.process.name.startswith("front"):
-            # Where nothing is in hand a crash tells little: it strikes there a tenth as often.
+            # Where nothing is in hand a crash tells little, and the rare places need a heavier hand.
             is_dull = task.label in ("idle", "house", "start", "take")
-            if (not is_dull or self.rng.random() < 0.1) and self.strikes("crash"):
+            weight = 0.1 if is_dull else RARE.get(task.label, 1.0)
+            if self.strikes("crash", weight):
                 self.crashed_at[task.label] += 1
                 self.kill(task.process)
                 return
-            if (not is_dull or self.rng.random() < 0.1) and self.strikes("stop"):
+            if self.strikes("stop", 0.1 if is_dull else 1.0):
                 task.process.stopped_until = self.time + self.rng.choice((0.3, 4.0, 12.0, 60.0))
                 return
         self.task = task

@@ -1,0 +1,111 @@
+"""Records: the facts that one execution writes, as bytes under their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from mr import codec
+from mr.codec import Items
+from mr.model import ids
+from mr.model.dataset import Chunks, Payload
+from mr.model.invocation import PARTS, Done, Due, ErrorReport, Manifest, Part
+from mr.model.outcome import Data
+from mr.rules import keys
+from mr.services.branch import Run
+from mr.services.unit import Fact
+
+
+class Records:
+    """Makes the facts of one execution of a request."""
+
+    def __init__(self, w: str, r: str, execution: str, worker: str, stamp: Callable[[], str]) -> None:
+        self._w, self._r, self._execution, self._worker, self._stamp = w, r, execution, worker, stamp
+
+    def mapped(self, p: str, manifest: Manifest, size: int) -> tuple[int, Fact]:
+        """The manifest of a mapper that mapped, now that its slice size is settled; with its depth."""
+        return self._manifest(p, msgspec.structs.replace(manifest, slice=size))
+
+    def decided(self, step: str, count: int, args: Data, session: int, output: str) -> Manifest:
+        """A mapper mapped to `step`."""
+        return Manifest(
+            execution=self._execution,
+            step=step,
+            count=count,
+            args=payload(args),
+            session=session,
+            worker=self._worker,
+            at=self._stamp(),
+            output=output,
+        )
+
+    def returned(self, p: str, rows: Data, session: int, output: str) -> tuple[int, Fact]:
+        """A mapper returned data that is reduced later: the data becomes a manifest of its own."""
+        manifest = Manifest(
+            execution=self._execution,
+            data=payload(rows),
+            session=session,
+            worker=self._worker,
+            at=self._stamp(),
+            output=output,
+        )
+        return self._manifest(p, manifest)
+
+    def _manifest(self, p: str, manifest: Manifest) -> tuple[int, Fact]:
+        return ids.depth(p), Fact(keys.manifest(self._w, self._r, p), codec.encode(manifest))
+
+    def session(self, p: str, values: dict[str, bytes]) -> list[tuple[int, Fact]]:
+        """The session of mapper `p`, under this execution; it stands before the manifest that names it."""
+        return [
+            (ids.depth(p), Fact(keys.session(self._w, self._r, p, self._execution, name), value, once=False))
+            for name, value in values.items()
+        ]
+
+    def done(self, p: str, number: int, items: Items, runs: list[Run]) -> Fact:
+        """The results of a whole slice."""
+        record = Done(
+            execution=self._execution,
+            results=Payload(inline=items.raw()),
+            worker=self._worker,
+            at=self._stamp(),
+            us=[us for run in runs for us in run.us],
+            outputs={str(child): text for run in runs for child, text in run.outputs.items()},
+        )
+        return Fact(keys.done(self._w, self._r, p, number), codec.encode(record))
+
+    def parts(self, p: str, number: int) -> Fact:
+        """All parts of a slice stand."""
+        return Fact(keys.done(self._w, self._r, p, number), PARTS)
+
+    def part(self, p: str, number: int, child: int, result: Payload, us: int, output: str) -> Fact:
+        """The result of one child."""
+        record = Part(
+            execution=self._execution, result=result, worker=self._worker, at=self._stamp(), us=us, output=output
+        )
+        return Fact(keys.part(self._w, self._r, p, number, child), codec.encode(record))
+
+    def due(self, p: str) -> Fact:
+        """The reduce of `p` is due."""
+        return Fact(keys.reduce(self._w, self._r, p), codec.encode(Due(execution=self._execution)))
+
+    def attempt(self, p: str, budget: str, nth: int, report: ErrorReport) -> Fact:
+        """A failed attempt; filled in with who and when by `blame`."""
+        return Fact(keys.attempt(self._w, self._r, p, budget, f"{self._execution}.{nth}"), codec.encode(report))
+
+    def blame(self, p: str, handler: str, version: str, nth: int, report: ErrorReport) -> ErrorReport:
+        """The report with the names that the client, and whoever looks later, needs."""
+        return msgspec.structs.replace(
+            report,
+            handler=handler,
+            version=version,
+            invocation=f"{self._r}.{p}",
+            attempt=nth,
+            worker=self._worker,
+            at=self._stamp(),
+        )
+
+
+def payload(data: Data) -> Payload:
+    """Data as it stands in a record."""
+    return Payload(chunks=data) if isinstance(data, Chunks) else Payload(inline=data.raw())
