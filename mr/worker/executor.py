@@ -23,6 +23,8 @@ import signal
 import socket
 import sys
 from array import array
+from os import chdir, umask
+from signal import SIG_SETMASK, pthread_sigmask
 from time import monotonic, sleep
 from types import ModuleType
 from typing import Any
@@ -42,6 +44,9 @@ from mr.worker.scope import Current, ScopeFactory, load_scope_factory
 
 RESULTS_BYTES = 64 * 1024
 RESULTS_AGE_S = 0.005
+SLOW_US = 1000
+"""The result of a child that took this long is sent at once: a frame costs a fiftieth of it."""
+
 EXIT_MEMORY = 86
 """Exit code of an executor that ran out of memory in its own code."""
 
@@ -113,9 +118,11 @@ class Outbox:
             documents.append(dataset)
             self._us.append(us if us < 4294967295 else 4294967295)
             self._size += len(dataset)
-            # Looking at the clock for each child would cost more than some handlers do.
-            if self._size >= RESULTS_BYTES or (
-                (us > 1000 or not len(documents) & 63) and monotonic() - self._oldest >= RESULTS_AGE_S
+            # Looking at the clock for each quick child would cost more than some handlers do.
+            if (
+                us >= SLOW_US
+                or self._size >= RESULTS_BYTES
+                or (not len(documents) & 63 and monotonic() - self._oldest >= RESULTS_AGE_S)
             ):
                 self._flush()
 
@@ -169,14 +176,14 @@ class _Surroundings:
             self.builtins.clear()
             self.builtins.update(self._original)
         sys.modules["builtins"] = self._module
-        os.chdir(self._directory)
-        os.umask(0o077)
+        chdir(self._directory)
+        umask(0o077)
         if os.environ != self._environment:
             os.environ.clear()
             os.environ.update(self._environment)
         sys.setrecursionlimit(self._recursion_limit)
         sys.path[:] = self._path
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        pthread_sigmask(SIG_SETMASK, ())
 
 
 class Executor:
@@ -289,6 +296,8 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         channel.sendall(frames.pack(frames.Ready(problem=str(error))))
         return EXIT_REFUSED
+    # A fork of a handler's must neither speak for the executor nor keep the socket open after its death.
+    os.register_at_fork(after_in_child=channel.close)
     executor = Executor(channel, cell, start, factory)
     if start.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (start.memory_bytes, start.memory_bytes))

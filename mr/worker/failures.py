@@ -7,16 +7,15 @@ something that a handler yielded there is no frame of it in the exception, but i
 
 from __future__ import annotations
 
+import linecache
 import os
+from traceback import FrameSummary, TracebackException
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mr
 from mr.errors import InvalidHandler
 from mr.worker.scope import Refused
-
-if TYPE_CHECKING:
-    from traceback import TracebackException
 
 TEXT_MAX = 32 * 1024
 MESSAGE_MAX = 4096
@@ -70,10 +69,6 @@ def clean(text: str) -> str:
 
 
 def _traceback(error: BaseException, name: str, source: str, generator: Any) -> str:
-    # Only failures pay for these imports.
-    import linecache
-    from traceback import FrameSummary, TracebackException
-
     label = f"handler({name})"
     lines = [line + "\n" for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     linecache.cache[label] = (len(source), None, lines, label)

@@ -14,7 +14,8 @@ import ctypes
 import io
 import os
 import sys
-from os import SEEK_END, ftruncate, lseek, pread
+from os import O_RDONLY, SEEK_END, close, devnull, dup2, fstat, ftruncate, lseek, pread, write
+from os import open as open_file
 
 _KEEP_SIZE_AND_PUNCH_HOLE = 3
 
@@ -53,8 +54,7 @@ class Capture:
     def __init__(self, descriptor: int, limit_bytes: int) -> None:
         self.descriptor = descriptor
         self.limit_bytes = limit_bytes
-        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._marks = [os.fstat(number).st_ino for number in (self._null, descriptor, descriptor)]
+        self._marks = [fstat(number).st_ino for number in (0, descriptor, descriptor)]
         self._out = self._stream()
         self._err = self._stream()
         self._in = sys.stdin
@@ -74,17 +74,21 @@ class Capture:
         sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
         sys.stdin = self._in
-        for number, source in enumerate((self._null, self.descriptor, self.descriptor)):
+        for number, mark in enumerate(self._marks):
             try:
-                intact = os.fstat(number).st_ino == self._marks[number]
+                intact = fstat(number).st_ino == mark
             except OSError:
                 intact = False
             if not intact:
-                os.dup2(source, number)
+                source = self.descriptor if number else open_file(devnull, O_RDONLY)
+                if source != number:
+                    dup2(source, number)
+                    if not number:
+                        close(source)
 
     def write(self, text: str) -> None:
         """Append a text."""
-        os.write(self.descriptor, text.encode("utf-8", "backslashreplace"))
+        write(self.descriptor, text.encode("utf-8", "backslashreplace"))
 
     def take(self) -> str:
         """What was printed since the last call; afterwards the file is empty."""

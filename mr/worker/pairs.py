@@ -208,8 +208,6 @@ def encoded(value: Any, spot: Spot, limits: Limits, noun: str, *, whole: bool = 
         data = dumps(value)
     except ValueRefused as error:
         raise Refused("not_serialisable", f"{spot} yields a {noun} that JSON cannot hold: {error}") from error
-    except ValueError as error:  # what Python says of an int with too many digits
-        raise Refused("output_limit", f"{spot} yields a {noun} that is too big: {error}") from error
     if len(data) > limits.value and not whole:
         raise Refused("output_limit", f"{spot} yields a {noun} of {len(data)} bytes; the limit is {limits.value}")
     return data

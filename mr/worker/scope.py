@@ -107,7 +107,7 @@ class Session:
             data = dumps(value)
         except UnicodeEncodeError as error:
             raise Refused("not_serialisable", "a session key holds a lone surrogate") from error
-        except (ValueRefused, ValueError) as error:
+        except ValueRefused as error:
             raise Refused("not_serialisable", f"the session value {key!r} cannot be kept: {error}") from error
         size = self._size + len(key) + len(data)
         if key in self.values:
