@@ -98,7 +98,8 @@ def connect(path: str) -> sqlite3.Connection:
     """A connection with the pragmas that every one needs. Statements fail at once when the file is locked."""
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts only before the first table
+        if db.execute("PRAGMA page_count").fetchone() == (0,):
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # later it would change nothing, and take the lock
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
         db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")

@@ -205,7 +205,6 @@ class Writer:
         self._queue: _queue.SimpleQueue[_Unit | None] = _queue.SimpleQueue()
         self._pending: deque[_Unit] = deque()
         self._waiters = Waiters()
-        self._ringer = Ringer()
         self._durable = True
         self._batches = 0
         self._closing = False
@@ -214,6 +213,7 @@ class Writer:
         self._nap = _thread.allocate()
         self._nap.acquire()
         self._db: sqlite3.Connection | None = self._open()
+        self._ringer = Ringer()
         # `start_new` is the name of `start_new_thread` that stays the C-level one where gevent patched.
         _thread.start_new(self._run, ())
 
@@ -251,8 +251,10 @@ class Writer:
         if not self._closing:
             self._closing = True
             self._queue.put(None)
-        with self._ended:
+        # With a time limit, for gevent takes a wait without one and without other events for a dead end.
+        while not self._ended.acquire(timeout=1.0):
             pass
+        self._ended.release()
 
     def _run(self) -> None:
         try:
@@ -373,8 +375,12 @@ class Writer:
             self._patiently(lambda: db.execute("BEGIN IMMEDIATE"))
             schema.create(db, self._path)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise schema.translated(error, self._path) from error
+        except BaseException as error:
+            for db in opened:
+                db.close()
+            if isinstance(error, sqlite3.Error):
+                raise schema.translated(error, self._path) from error
+            raise
         self._durable = True
         self._waiters.forget()
         return db
