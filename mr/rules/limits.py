@@ -1,4 +1,4 @@
-"""Limits of the protocol that nobody sets: how much stands where. Used as `limits.NAME`, so that tests can shrink them."""
+"""Limits of the protocol that nobody sets: how much stands where. Used as `limits.NAME`, so tests can shrink them."""
 
 from __future__ import annotations
 

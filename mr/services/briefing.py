@@ -17,7 +17,7 @@ from mr.model import ids
 from mr.model.definitions import DefinitionSet
 from mr.model.invocation import Manifest
 from mr.model.message import Level, Message
-from mr.model.request import Active, Request
+from mr.model.request import Active, Request, RequestState
 from mr.ports.store import Store
 from mr.rules import fan_in, keys
 from mr.rules.fan_in import Facts, Shape
@@ -110,6 +110,9 @@ class Briefing:
             for p, shape in facts.manifests.items()
         }
         visit = self._visit(message, request.set, self._definitions(w, request.set), levels, None)
+        if request.state is not RequestState.RUNNING:
+            visit.add_end()
+            return visit
         if message.p not in facts.manifests and message.p != ids.ROOT:
             return None
         for due in due_for(facts, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,9 @@ from mr.model.message import Level
 from mr.ports.store import Store
 from mr.rules import fan_out, keys
 
+CHUNKS_KEPT = 16
+"""Chunks that a process keeps in memory, of about 256 KiB each."""
+
 Kind = Literal["datasets", "pairs", "rows"]
 """What one element is: a child's whole dataset, one pair of a child's dataset, or one combined row."""
 
@@ -25,6 +29,8 @@ class Datasets:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # A chunk holds the arguments of many runs, and never changes.
+        self._chunk = lru_cache(CHUNKS_KEPT)(self._read_chunk)
 
     def manifest(self, w: str, r: str, p: str) -> Manifest | None:
         """What the mapper `p` decided, if anybody has recorded it."""
@@ -136,10 +142,13 @@ class Datasets:
         Raises: NotFound if it is cleaned away; CorruptEntry if it has another length than its record says.
         """
         key = keys.chunk(w, r, chunks.execution, chunks.kind, number)
-        entry = self._store.get(key)
-        if entry is None:
-            raise NotFound(f"chunk {key} is gone")
-        items = Items.parse(msgspec.Raw(entry.value))
+        items = self._chunk(key)
         if len(items) != chunks.counts[number]:
             raise CorruptEntry(f"chunk {key} has {len(items)} elements, its record says {chunks.counts[number]}")
         return items
+
+    def _read_chunk(self, key: str) -> Items:
+        entry = self._store.get(key)
+        if entry is None:
+            raise NotFound(f"chunk {key} is gone")
+        return Items.parse(msgspec.Raw(entry.value))

@@ -346,9 +346,7 @@ class Visit:
             text = f"mapped to step {outcome.step!r}, which workflow {self.workflow!r} does not have; it has: {known}"
             return "rejected", "UnknownStep", text
         if ids.depth(p) >= limits.DEPTH_MAX:
-            text = (
-                f"mapped to step {outcome.step!r} at depth {ids.depth(p)}; at most {limits.DEPTH_MAX} are allowed"
-            )
+            text = f"mapped to step {outcome.step!r} at depth {ids.depth(p)}; at most {limits.DEPTH_MAX} are allowed"
             return "rejected", "TooDeep", text
         if outcome.count > fan_out.CHILDREN_MAX:
             text = f"mapped to {outcome.count} children; at most {fan_out.CHILDREN_MAX} are allowed"

@@ -176,7 +176,7 @@ class Sweeper:
             first_seen = seen.due.setdefault(label, now)
             if now - seen.again.get(label, -AGAIN_S) < AGAIN_S or f"{w}/{r}/{one.p}" in holds:
                 continue
-            topic = self._topic(w, one, facts, definitions)
+            topic = self._topic(w, one, facts, definitions, request.job_name)
             if self._is_lost(label, topic, receipts.get(label), first_seen, workers, seen, now):
                 first, to = _range(one, facts)
                 message = Message(
@@ -231,7 +231,9 @@ class Sweeper:
         self._gone.pop(receipt.broker, None)
         return started != receipt.started
 
-    def _topic(self, w: str, due: Due, facts: Facts, definitions: DefinitionSet) -> str:
+    def _topic(self, w: str, due: Due, facts: Facts, definitions: DefinitionSet, job: str) -> str:
+        if due.kind == "end":
+            return routing.topic(w, "map", definitions.mapper(definitions.jobs[job]).capability)
         if due.kind == "reduce":
             step = facts.manifests[ids.parent(due.p)[0]].step
             assert step is not None

@@ -20,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-
 from mr import codec
 from mr.clock import stamp
 from mr.codec import Items
@@ -42,10 +40,11 @@ from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.settings import Settings
 from mr.wiring import Parts
-from mr.worker import frames
 from mr.worker.committing import CommitThread, Stopped
-from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
+from mr.worker.executor_process import ExecutorGone, Exit
+from mr.worker.feeding import Feeding
 from mr.worker.house import House
+from mr.worker.pool import Pool, Slot
 from mr.worker.run import Run
 from mr.worker.watching import Watching
 
@@ -72,23 +71,7 @@ class Case:
         self.delivery: Delivery | None = delivery
         self.message, self.visit = message, visit
         self.since = now
-        self.runs: set[Slot] = set()
-
-
-class Slot:
-    """A place for one executor, and what runs on it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.executor: ExecutorProcess | None = None
-        self.case: Case | None = None
-        self.run: Run | None = None
-        self.verdict = ""
-
-    @property
-    def is_free(self) -> bool:
-        """Whether a piece of work can begin here."""
-        return self.executor is not None and self.executor.alive and self.case is None
+        self.slots: set[Slot] = set()
 
 
 class Supervisor:
@@ -100,22 +83,26 @@ class Supervisor:
         self.name = ids.new_worker_id()
         self._clock = parts.clock
         self._capabilities = [capability.name for capability in settings.worker.capabilities]
-        self._slots = [Slot(number) for number in range(settings.worker.executors)]
         self._cases: set[Case] = set()
         self._ready: deque[Case] = deque()
         self._pace: dict[str, float] = {}
-        self._handlers: dict[tuple[str, str], Any] = {}
         self._workflows: list[str] = []
         self._fleet_workers = 1
-        self._fleet_slots = len(self._slots)
+        self._fleet_slots = settings.worker.executors
         self._stopping = asyncio.Event()
         self._is_draining = False
         self._gives_up = False
-        self._spare: ExecutorProcess | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._consumer = parts.consumer()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
+        self._pool = Pool(
+            settings.worker.executors, settings.handlers, environ,
+            spawn=self._task, on_exit=self._executor_ended, on_free=self._feed,
+        )  # fmt: skip
+        self._feeding = Feeding(
+            parts.registry, parts.datasets, settings.handlers, frozenset(self._capabilities), self._readers
+        )
         committer = Committer(parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._pause)
         self._committer = committer
         worker = Worker(
@@ -151,7 +138,7 @@ class Supervisor:
             clock=self._clock,
             capabilities=self._capabilities,
             workflows=lambda: self._workflows,
-            slots=len(self._slots),
+            slots=len(self._pool.slots),
             holds=self._holds,
             on_fleet=self._on_fleet,
         )
@@ -162,9 +149,7 @@ class Supervisor:
         stopped = Watching(
             "stopped", self._parts.store, keys.stopped(""), look=lambda: None, on_changes=self._on_stopped, every_s=60.0
         )
-        for slot in self._slots:
-            slot.executor = await self._start_executor()
-        self._task(self._keep_spare())
+        await self._pool.start()
         commits.start()
         await self._in_thread(house.start)
         await self._consumer.start(self._on_delivery)
@@ -181,9 +166,7 @@ class Supervisor:
         await self._consumer.close()
         await self._in_thread(house.stop)
         self._gives_up = True
-        executors = [slot.executor for slot in self._slots if slot.executor is not None]
-        for executor in [*executors, *([self._spare] if self._spare is not None else [])]:
-            await executor.kill()
+        await self._pool.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
 
@@ -195,6 +178,7 @@ class Supervisor:
 
     async def _drain(self) -> None:
         self._is_draining = True
+        self._pool.refuse_more()
         self._consumer.allow(0)
         deadline = self._loop.time() + self._settings.worker.drain_s
         for case in list(self._cases):
@@ -203,7 +187,7 @@ class Supervisor:
             await asyncio.sleep(TICK_S)
         for case in list(self._cases):
             # What still runs is handed back; its executor goes with this process.
-            for slot in list(case.runs):
+            for slot in list(case.slots):
                 if slot.executor is not None:
                     slot.verdict = "drained"
                     self._task(slot.executor.kill())
@@ -216,11 +200,12 @@ class Supervisor:
         while True:
             await asyncio.sleep(TICK_S if self._cases else 0.1)
             now = self._loop.time()
-            for slot in self._slots:
+            for slot in self._pool.slots:
                 if slot.run is not None:
                     self._watch_over(slot, slot.run)
             for case in list(self._cases):
                 self._pump(case)
+            self._allow()
             if now >= touch_at:
                 touch_at = now + TOUCH_S
                 for case in list(self._cases):
@@ -285,8 +270,7 @@ class Supervisor:
             try:
                 _, _, definitions = self._parts.registry.current(name)
                 for reference in definitions.handlers.values():
-                    if (name, reference.version) not in self._handlers:
-                        self._handlers[name, reference.version] = self._parts.registry.handler(name, reference.version)
+                    self._feeding.learn(name, reference.version)
             except MrError as error:
                 _log.warning("workflow %s: %s", name, error)
         self._loop.call_soon_threadsafe(self._serve, names)
@@ -300,6 +284,11 @@ class Supervisor:
 
     def _on_fleet(self, workers: int, slots: int) -> None:
         self._fleet_workers, self._fleet_slots = max(workers, 1), max(slots, 1)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there is no other worker to give work to; then only this one's executors share it."""
+        return self._fleet_workers == 1
 
     def _on_stopped(self, changes: Sequence[Change]) -> None:
         stopped = {tuple(change.key.split("/")[1:]) for change in changes if change.entry is not None}
@@ -325,8 +314,8 @@ class Supervisor:
 
     def _allow(self) -> None:
         """As many messages at a time as keep the executors fed, and no more: nobody hoards."""
-        is_long = any(slot.run is not None and self._loop.time() - slot.run.started > 0.05 for slot in self._slots)
-        slots = len(self._slots)
+        is_long = any(slot.run is not None and self._loop.time() - slot.run.started > 0.05 for slot in self._pool.slots)
+        slots = len(self._pool.slots)
         self._consumer.allow(0 if self._is_draining else slots + 1 if is_long else slots * 16)
 
     # -- from a delivery to a case --------------------------------------------------------------------------------
@@ -385,10 +374,10 @@ class Supervisor:
         elif visit.has_work:
             self._ready.append(case)
             self._feed()
-        unit = visit.harvest(share=self._fleet_workers > 1, drain=self._is_draining)
+        unit = visit.harvest(share=not self._is_alone, drain=self._is_draining)
         if unit is not None:
             self._commits.commit(unit, partial(self._committed, case))
-        if visit.is_over and not case.runs and case in self._cases:
+        if visit.is_over and not case.slots and case in self._cases:
             self._over(case)
 
     def _committed(self, case: Case, receipt: Receipted) -> None:
@@ -406,7 +395,7 @@ class Supervisor:
 
     def _end_runs(self, case: Case) -> None:
         """The visit is void: what runs for it is stopped, and killed if it does not end by itself at once."""
-        for slot in case.runs:
+        for slot in case.slots:
             if slot.run is not None and slot.executor is not None and not slot.verdict:
                 slot.run.void()
                 slot.verdict = "void"
@@ -422,7 +411,7 @@ class Supervisor:
     def _feed(self) -> None:
         """Give work to free executors, cases in turn."""
         while self._ready:
-            slot = next((slot for slot in self._slots if slot.is_free), None)
+            slot = self._pool.free()
             if slot is None:
                 return
             case = self._ready.popleft()
@@ -445,39 +434,18 @@ class Supervisor:
     def _prepare(self, slot: Slot, case: Case, work: Work) -> None:
         """Fetch what the work needs and is not at hand, then start it."""
         slot.case = case
-        case.runs.add(slot)
-        visit = case.visit
-        missing = [
-            name for name in _handlers(visit, work)
-            if (visit.workflow, visit.definitions.handlers[name].version) not in self._handlers
-        ]  # fmt: skip
-        needs_items = isinstance(work, MapWork) and work.items is None
-        needs_session = isinstance(work, ReduceWork) and work.session is None
-        if not (missing or needs_items or needs_session):
+        case.slots.add(slot)
+        if self._feeding.is_ready(case.visit, work):
             self._start(slot, case, work)
             return
         self._read(
-            partial(self._fetch, visit, work, missing),
+            partial(self._feeding.fetch, case.visit, work),
             lambda _: self._start(slot, case, work),
             partial(self._not_fetched, slot, case, work),
         )
 
-    def _fetch(self, visit: Visit, work: Work, missing: list[str]) -> None:
-        w, r, datasets = visit.workflow, visit.request_id, self._parts.datasets
-        for name in missing:
-            version = visit.definitions.handlers[name].version
-            self._handlers[w, version] = self._parts.registry.handler(w, version)
-        if isinstance(work, MapWork):
-            if work.items is None and work.chunks is not None:
-                work.items = datasets.cut(w, r, work.chunks, work.first, work.to)
-            elif work.items is None:
-                work.items = datasets.arguments(w, r, work.p, work.first, work.to)
-        elif work.session is None:
-            work.session = datasets.session(w, r, work.p, work.level)
-
     def _not_fetched(self, slot: Slot, case: Case, work: Work, error: BaseException) -> None:
-        slot.case = None
-        case.runs.discard(slot)
+        slot.release()
         if isinstance(error, (StoreUnavailable, StoreFull)):
             self._loop.call_later(0.2, self._again, case, work)
             return
@@ -498,83 +466,25 @@ class Supervisor:
     def _start(self, slot: Slot, case: Case, work: Work) -> None:
         executor = slot.executor
         if executor is None or not executor.alive or case.visit.verdict is not None:
-            slot.case = None
-            case.runs.discard(slot)
+            slot.release()
             case.visit.unfinished(work)
             self._pump(case)
             return
         visit = case.visit
-        for name in _handlers(visit, work):
-            version = visit.definitions.handlers[name].version
-            if not executor.knows(name, version):
-                executor.define(name, version, self._handlers[visit.workflow, version])
         slot.verdict = ""
         slot.run = Run(
             visit, work, executor, stage=self._stage, now=self._loop.time,
             on_outcome=partial(self._heard, case), on_finished=partial(self._run_finished, slot),
         )  # fmt: skip
         try:
+            self._feeding.define(executor, visit, work)
             if isinstance(work, MapWork):
-                executor.run(self._map_order(visit, work), work.items, slot.run)
+                executor.run(self._feeding.map_order(visit, work), work.items, slot.run)
             else:
-                executor.run(self._reduce_order(visit, work), None, slot.run)
-                self._task(self._send_inputs(slot, executor, visit, work))
+                executor.run(self._feeding.reduce_order(visit, work), None, slot.run)
+                self._task(self._feeding.send_input(slot, executor, visit, work))
         except ExecutorGone:
             return  # its exit is on the way, and takes care of the work
-
-    def _map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
-        step = visit.definitions.steps[work.step]
-        fuses = visit.definitions.reducer(work.step).capability in self._capabilities
-        return frames.RunMap(
-            id=work.number, workflow=visit.workflow, request=visit.request_id, parent=work.p, first=work.first,
-            step=work.step, mapper=_named(visit, step.mapper),
-            combiner=_named(visit, step.combiner) if step.combiner else None,
-            reducer=_named(visit, step.reducer) if fuses else None, limits=self._limits(),
-        )  # fmt: skip
-
-    def _reduce_order(self, visit: Visit, work: ReduceWork) -> frames.RunReduce:
-        session = {key: msgspec.Raw(value) for key, value in (work.session or {}).items()}
-        return frames.RunReduce(
-            id=work.number, workflow=visit.workflow, request=visit.request_id, path=work.p,
-            child=ids.parent(work.p)[1], step=work.step,
-            reducer=_named(visit, visit.definitions.steps[work.step].reducer), session=session, limits=self._limits(),
-        )  # fmt: skip
-
-    def _limits(self) -> frames.Limits:
-        handlers = self._settings.handlers
-        return frames.Limits(output=int(handlers.output_max_bytes), dataset=int(handlers.dataset_max_bytes))
-
-    async def _send_inputs(self, slot: Slot, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
-        """Send a reduce its input, from memory or from the store, no faster than the executor takes it."""
-        try:
-            if work.datasets is not None:
-                for items in work.datasets:
-                    await executor.send_input("datasets", items)
-            elif isinstance(work.rows, Items):
-                await executor.send_input("rows", work.rows)
-            else:
-                await self._send_stored(executor, visit, work)
-            executor.end_input()
-        except ExecutorGone:
-            return
-        except (NotFound, StoreUnavailable, StoreFull, CorruptEntry) as error:
-            # The executor waits for input that will not come: it is replaced, and the work begins anew or ends.
-            slot.verdict = "gone" if isinstance(error, NotFound) else "unfed"
-            if not isinstance(error, NotFound):
-                _log.warning("the input of a reduce of request %s cannot be read: %s", visit.request_id, error)
-            await executor.kill()
-
-    async def _send_stored(self, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
-        w, r, datasets = visit.workflow, visit.request_id, self._parts.datasets
-        if work.rows is not None:
-            pieces = (("rows", items) for items in datasets.staged(w, r, work.rows))  # type: ignore[arg-type]
-        else:
-            pieces = datasets.inputs(w, r, work.p, work.level)  # type: ignore[assignment]
-        while True:
-            piece = await self._loop.run_in_executor(self._readers, next, pieces, None)
-            if piece is None:
-                return
-            await executor.send_input(*piece)  # type: ignore[arg-type]
 
     def _stage(self, visit: Visit, kind: str, number: int, items: Items, then: Callable[[], None]) -> None:
         key = keys.chunk(visit.workflow, visit.request_id, visit.execution, kind, number)
@@ -596,12 +506,9 @@ class Supervisor:
         self._loop.call_soon(self._pump, case)
 
     def _run_finished(self, slot: Slot, run: Run) -> None:
-        case = slot.case
-        assert case is not None
         self._learn_pace(run)
-        slot.run = slot.case = None
-        case.runs.discard(slot)
-        run.visit.finished(run.work, run.next)
+        case = slot.release()
+        run.visit.finished(run.work, run.next, keep=self._is_alone)
         self._pump(case)
         self._feed()
 
@@ -624,69 +531,24 @@ class Supervisor:
         if timeout_s is not None and current.seconds > timeout_s and not slot.verdict:
             slot.verdict = "timeout"
             self._task(executor.kill())
-        elif isinstance(run.work, MapWork) and fan_out.gives_back(
-            left=run.work.to - current.child - 1, finished=current.finished,
-            running_s=self._loop.time() - run.started, current_s=current.seconds,
-        ):  # fmt: skip
-            executor.stop_after_current()
+        elif isinstance(run.work, MapWork) and (not self._is_alone or self._pool.free() is not None):
+            left = run.work.to - current.child - 1
+            running_s = self._loop.time() - run.started
+            if fan_out.gives_back(left=left, finished=current.finished, running_s=running_s, current_s=current.seconds):
+                executor.stop_after_current()
 
     def _timeout_s(self, run: Run) -> float | None:
         definitions, work = run.visit.definitions, run.work
         reference = definitions.mapper(work.step) if isinstance(work, MapWork) else definitions.reducer(work.step)
         return reference.timeout_s if reference.timeout_s is not None else self._settings.handlers.timeout_s
 
-    async def _start_executor(self) -> ExecutorProcess:
-        handlers = self._settings.handlers
-        slot_of: list[ExecutorProcess] = []
-        executor = ExecutorProcess(
-            on_exit=lambda exit_: self._executor_ended(slot_of[0], exit_),
-            environ=self._environ,
-            memory_bytes=int(handlers.memory_bytes),
-            output_bytes=int(handlers.output_max_bytes),
-        )
-        slot_of.append(executor)
-        await executor.start()
-        return executor
-
-    async def _keep_spare(self) -> None:
-        """One warm executor waits, so that replacing one costs no start-up."""
-        if self._spare is None and not self._is_draining:
-            self._spare = await self._start_executor()
-
-    def _executor_ended(self, executor: ExecutorProcess, exit_: Exit) -> None:
-        if executor is self._spare:
-            self._spare = None
-            self._task(self._keep_spare())
-            return
-        slot = next((slot for slot in self._slots if slot.executor is executor), None)
-        if slot is None:
-            return
-        slot.executor = None
-        if slot.run is not None:
-            slot.run.died(exit_, partial(self._run_died, slot, slot.run, exit_))
-        if not self._is_draining:
-            self._task(self._replace(slot))
-
-    async def _replace(self, slot: Slot) -> None:
-        if self._spare is not None and self._spare.alive:
-            slot.executor, self._spare = self._spare, None
-            self._task(self._keep_spare())
-        else:
-            while slot.executor is None and not self._is_draining:
-                try:
-                    slot.executor = await self._start_executor()
-                except (ExecutorGone, OSError) as error:
-                    _log.error("an executor does not start: %s", error)
-                    await asyncio.sleep(1.0)
-        self._feed()
+    def _executor_ended(self, slot: Slot, run: Run, exit_: Exit) -> None:
+        run.died(exit_, partial(self._run_died, slot, run, exit_))
 
     def _run_died(self, slot: Slot, run: Run, exit_: Exit) -> None:
         """Blame exactly the child that ran; what was not reported of the others runs again."""
-        case, verdict = slot.case, slot.verdict
-        assert case is not None
-        slot.run = slot.case = None
-        slot.verdict = ""
-        case.runs.discard(slot)
+        verdict = slot.verdict
+        case = slot.release()
         visit, work = run.visit, run.work
         if visit.verdict is not None or verdict in ("void", "drained"):
             visit.finished(work)
@@ -717,18 +579,6 @@ class Supervisor:
             )
         class_ = "lost_worker" if exit_.class_ == "killed" else exit_.class_
         return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, output=exit_.output)
-
-
-def _handlers(visit: Visit, work: Work) -> list[str]:
-    """Names of the handlers that an executor needs for the work."""
-    step = visit.definitions.steps[work.step]
-    if isinstance(work, ReduceWork):
-        return [step.reducer]
-    return [step.mapper, step.reducer, *([step.combiner] if step.combiner else [])]
-
-
-def _named(visit: Visit, name: str) -> frames.HandlerName:
-    return frames.HandlerName(name, visit.definitions.handlers[name].version)
 
 
 def run(settings: Settings, environ: Mapping[str, str]) -> int:

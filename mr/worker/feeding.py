@@ -1,0 +1,152 @@
+"""Feeding: from a piece of work to what an executor is told, and the input of a reduce as fast as it is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
+import msgspec
+
+from mr.codec import Items
+from mr.errors import CorruptEntry, NotFound, StoreFull, StoreUnavailable
+from mr.model import ids
+from mr.model.handler import Handler
+from mr.services.datasets import Datasets, Kind
+from mr.services.progress import Visit
+from mr.services.registry import Registry
+from mr.services.work import MapWork, ReduceWork, Work
+from mr.settings import HandlerSettings
+from mr.worker import frames
+from mr.worker.executor_process import ExecutorGone, ExecutorProcess
+from mr.worker.pool import Slot
+
+_log = logging.getLogger(__name__)
+
+
+class Feeding:
+    """Knows handlers by version, and where the data of work is. `readers` are threads that may wait for the store."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        datasets: Datasets,
+        settings: HandlerSettings,
+        capabilities: frozenset[str],
+        readers: Executor,
+    ) -> None:
+        self._registry, self._datasets, self._capabilities = registry, datasets, capabilities
+        self._readers = readers
+        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._limits = frames.Limits(output=int(settings.output_max_bytes), dataset=int(settings.dataset_max_bytes))
+
+    def learn(self, w: str, version: str) -> None:
+        """Have a handler at hand. Reads the store. Raises: NotFound, StoreUnavailable."""
+        if (w, version) not in self._handlers:
+            self._handlers[w, version] = self._registry.handler(w, version)
+
+    def is_ready(self, visit: Visit, work: Work) -> bool:
+        """Whether nothing has to be read before the work can start."""
+        if any((visit.workflow, version) not in self._handlers for _, version in _handlers(visit, work)):
+            return False
+        return work.items is not None if isinstance(work, MapWork) else work.session is not None
+
+    def fetch(self, visit: Visit, work: Work) -> None:
+        """Read what the work needs. Raises: NotFound if the request is cleaned away; StoreUnavailable."""
+        w, r, datasets = visit.workflow, visit.request_id, self._datasets
+        for _, version in _handlers(visit, work):
+            self.learn(w, version)
+        if isinstance(work, MapWork):
+            if work.items is None and work.chunks is not None:
+                work.items = datasets.cut(w, r, work.chunks, work.first, work.to)
+            elif work.items is None:
+                work.items = datasets.arguments(w, r, work.p, work.first, work.to)
+        elif work.session is None:
+            work.session = datasets.session(w, r, work.p, work.level)
+
+    def define(self, executor: ExecutorProcess, visit: Visit, work: Work) -> None:
+        """Give the executor the handlers that it does not know yet. Raises: ExecutorGone."""
+        for name, version in _handlers(visit, work):
+            if not executor.knows(name, version):
+                executor.define(name, version, self._handlers[visit.workflow, version])
+
+    def map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
+        """Run children; with their reduce where this worker may."""
+        step = visit.definitions.steps[work.step]
+        fuses = visit.definitions.reducer(work.step).capability in self._capabilities
+        return frames.RunMap(
+            id=work.number,
+            workflow=visit.workflow,
+            request=visit.request_id,
+            parent=work.p,
+            first=work.first,
+            step=work.step,
+            mapper=_named(visit, step.mapper),
+            combiner=_named(visit, step.combiner) if step.combiner else None,
+            reducer=_named(visit, step.reducer) if fuses else None,
+            limits=self._limits,
+        )
+
+    def reduce_order(self, visit: Visit, work: ReduceWork) -> frames.RunReduce:
+        """Reduce one invocation; its input follows."""
+        return frames.RunReduce(
+            id=work.number,
+            workflow=visit.workflow,
+            request=visit.request_id,
+            path=work.p,
+            child=ids.parent(work.p)[1],
+            step=work.step,
+            reducer=_named(visit, visit.definitions.steps[work.step].reducer),
+            session={key: msgspec.Raw(value) for key, value in (work.session or {}).items()},
+            limits=self._limits,
+        )
+
+    async def send_input(self, slot: Slot, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
+        """Send a reduce its input, from memory or from the store, no faster than the executor takes it."""
+        try:
+            if work.datasets is not None:
+                for items in work.datasets:
+                    await executor.send_input("datasets", items)
+            elif isinstance(work.rows, Items):
+                await executor.send_input("rows", work.rows)
+            else:
+                await self._send_stored(executor, visit, work)
+            executor.end_input()
+        except ExecutorGone:
+            return
+        except (NotFound, StoreUnavailable, StoreFull, CorruptEntry) as error:
+            # The executor waits for input that will not come: it is replaced, and the work begins anew or ends.
+            slot.verdict = "gone" if isinstance(error, NotFound) else "unfed"
+            _log.warning("the input of %s of request %s cannot be read: %s", work.p, visit.request_id, error)
+            await executor.kill()
+
+    async def _send_stored(self, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
+        loop = asyncio.get_running_loop()
+        pieces = self._stored(visit, work)
+        while True:
+            piece = await loop.run_in_executor(self._readers, next, pieces, None)
+            if piece is None:
+                return
+            await executor.send_input(*piece)
+
+    def _stored(self, visit: Visit, work: ReduceWork) -> Iterator[tuple[Kind, Items]]:
+        w, r = visit.workflow, visit.request_id
+        if work.rows is None:
+            yield from self._datasets.inputs(w, r, work.p, work.level)
+        elif not isinstance(work.rows, Items):
+            for items in self._datasets.staged(w, r, work.rows):
+                yield "rows", items
+
+
+def _handlers(visit: Visit, work: Work) -> list[tuple[str, str]]:
+    """Names and versions of the handlers that an executor needs for the work."""
+    step = visit.definitions.steps[work.step]
+    names = [step.reducer]
+    if isinstance(work, MapWork):
+        names += [step.mapper, *([step.combiner] if step.combiner else [])]
+    return [(name, visit.definitions.handlers[name].version) for name in names]
+
+
+def _named(visit: Visit, name: str) -> frames.HandlerName:
+    return frames.HandlerName(name, visit.definitions.handlers[name].version)

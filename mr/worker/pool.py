@@ -1,0 +1,135 @@
+"""The pool: a slot for each executor, and one warm spare, so that replacing an executor costs no start-up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mr.settings import HandlerSettings
+from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
+from mr.worker.run import Run
+
+if TYPE_CHECKING:
+    from mr.worker.supervisor import Case
+
+_log = logging.getLogger(__name__)
+
+START_AGAIN_S = 1.0
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Slot:
+    """A place for one executor, and what runs on it.
+
+    `verdict` says why this side ends the executor, if it does: `timeout`, `void` (its visit is over), `unfed` or
+    `gone` (its input cannot be read), `drained`.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.executor: ExecutorProcess | None = None
+        self.case: Case | None = None
+        self.run: Run | None = None
+        self.verdict = ""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a piece of work can begin here."""
+        return self.executor is not None and self.executor.alive and self.case is None
+
+    def release(self) -> Case:
+        """What ran here is over."""
+        case = self.case
+        assert case is not None
+        case.slots.discard(self)
+        self.run = self.case = None
+        self.verdict = ""
+        return case
+
+
+class Pool:
+    """`on_exit` is told of an executor that ended with work in hand, `on_free` when a slot can work (again)."""
+
+    def __init__(
+        self,
+        size: int,
+        handlers: HandlerSettings,
+        environ: Mapping[str, str],
+        *,
+        spawn: Spawn,
+        on_exit: Callable[[Slot, Run, Exit], None],
+        on_free: Callable[[], None],
+    ) -> None:
+        self.slots = [Slot(number) for number in range(size)]
+        self._handlers, self._environ = handlers, environ
+        self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
+        self._spare: ExecutorProcess | None = None
+        self._is_closing = False
+
+    async def start(self) -> None:
+        """Start all executors. Raises: ConfigError, ExecutorGone."""
+        for slot in self.slots:
+            slot.executor = await self._start_one()
+        self._spawn(self._keep_spare())
+
+    def free(self) -> Slot | None:
+        """A slot that can begin a piece of work."""
+        return next((slot for slot in self.slots if slot.is_free), None)
+
+    def refuse_more(self) -> None:
+        """Replace no executor any more."""
+        self._is_closing = True
+
+    async def close(self) -> None:
+        """End all executors."""
+        self._is_closing = True
+        executors = [slot.executor for slot in self.slots]
+        for executor in [*executors, self._spare]:
+            if executor is not None:
+                await executor.kill()
+
+    async def _start_one(self) -> ExecutorProcess:
+        executor = ExecutorProcess(
+            on_exit=lambda exit_: self._ended(executor, exit_),
+            environ=self._environ,
+            memory_bytes=int(self._handlers.memory_bytes),
+            output_bytes=int(self._handlers.output_max_bytes),
+        )
+        await executor.start()
+        return executor
+
+    async def _keep_spare(self) -> None:
+        while self._spare is None and not self._is_closing:
+            try:
+                self._spare = await self._start_one()
+            except (ExecutorGone, OSError) as error:
+                _log.error("a spare executor does not start: %s", error)
+                await asyncio.sleep(START_AGAIN_S)
+
+    def _ended(self, executor: ExecutorProcess, exit_: Exit) -> None:
+        if executor is self._spare:
+            self._spare = None
+            self._spawn(self._keep_spare())
+            return
+        slot = next((slot for slot in self.slots if slot.executor is executor), None)
+        if slot is None:
+            return
+        slot.executor = None
+        if slot.run is not None:
+            self._on_exit(slot, slot.run, exit_)
+        self._spawn(self._replace(slot))
+
+    async def _replace(self, slot: Slot) -> None:
+        if self._spare is not None and self._spare.alive and not self._is_closing:
+            slot.executor, self._spare = self._spare, None
+            self._spawn(self._keep_spare())
+        while slot.executor is None and not self._is_closing:
+            try:
+                slot.executor = await self._start_one()
+            except (ExecutorGone, OSError) as error:
+                _log.error("an executor does not start: %s", error)
+                await asyncio.sleep(START_AGAIN_S)
+        self._on_free()
