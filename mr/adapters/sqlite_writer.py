@@ -434,4 +434,5 @@ class Writer:
             (free,) = db.execute("PRAGMA freelist_count").fetchone()
             (pages,) = db.execute("PRAGMA page_count").fetchone()
             if free > _VACUUM_PAGES and free > pages // 2:
-                db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+                # Its rows have no columns, so that `execute` would stop after the first page.
+                db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")

@@ -134,6 +134,7 @@ class Watch(ABC):
         """Changes in the order of their revisions; empty when none came in time.
 
         Guarantee: every change after the start is seen at least once, also through a cut link or a restart.
+        Of several writes to one key before the watch stood, perhaps only the last is.
         Raises: WatchLost if that cannot be kept (compacted; history too short): read the state, watch anew.
         StoreUnavailable if the store was away for the whole time; asking again is right.
         """
@@ -169,7 +170,7 @@ class Store(ABC):
         Guarantee: atomic and durable when it returns `succeeded`.
         Raises: StoreUnavailable with `unknown` set if it may have been applied, or be applied yet: repeat the
         same transaction; StoreFull if there is no room (treat its outcome as unknown too); ValueRefused if it is
-        over the limits or names a key twice.
+        over the limits or names a key twice; NotFound if the lease of a Put is over (nothing is applied).
         """
 
     @abstractmethod

@@ -361,6 +361,22 @@ def test_history_is_bounded_and_the_file_stays_small(path):
     store.file.close()
 
 
+def test_room_of_what_was_deleted_goes_back_to_the_disk(store, file):
+    for number in range(100):
+        put(store, f"a/{number}", b"x" * 100_000)
+
+    def pages() -> int:
+        return int(file.read(lambda db, now: db.execute("PRAGMA page_count").fetchone()[0]))
+
+    full = pages()
+    while store.delete_prefix("a/"):
+        pass
+    for _ in range(1000):
+        file.write(lambda batch: None, durable=False)
+    assert pages() < full / 2
+    assert store.count("") == 0
+
+
 def test_expired_leases_are_invisible_before_anybody_removes_them(store, file):
     lease = store.grant(0.1)
     store.commit(Transaction(operations=[Put("w/1", b"x", lease)]))
