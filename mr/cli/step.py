@@ -1,0 +1,87 @@
+"""`mr step`: what binds a mapper, an optional combiner and a reducer."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from mr.cli.command import Noun
+from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, table, yes_option
+from mr.cli.session import opened
+
+
+@click.group("step", cls=Noun, examples=["mr step create words count 'Count the words' split '' total"])
+def step() -> None:
+    """What binds a mapper, an optional combiner and a reducer."""
+
+
+@step.command("create", examples=["mr step create words count 'Count the words' split '' total"])
+@click.argument("workflow")
+@click.argument("name")
+@click.argument("description")
+@click.argument("mapper", metavar="MAP")
+@click.argument("combiner", metavar="COMBINE")
+@click.argument("reducer", metavar="REDUCE")
+@json_option
+def create(workflow: str, name: str, description: str, mapper: str, combiner: str, reducer: str, as_json: bool) -> None:
+    """Create a step of handlers that exist; '' as COMBINE stands for no combiner."""
+    with opened() as parts:
+        made = parts.registry.create_step(workflow, name, description, mapper, combiner, reducer)
+    if as_json:
+        document({"name": name, **msgspec.to_builtins(made)})
+    did(f"step {workflow}/{name}")
+    next_step(f"mr job create {workflow} NAME DESCRIPTION {name}")
+
+
+@step.command("list", examples=["mr step list words"])
+@click.argument("workflow")
+@json_option
+@plain_option
+def list_(workflow: str, as_json: bool, plain: bool) -> None:
+    """List the steps of a workflow."""
+    with opened() as parts:
+        found = parts.registry.list_steps(workflow)
+    if as_json:
+        document([{"name": name, **msgspec.to_builtins(one)} for name, one in found.items()])
+        return
+    rows = [
+        [name, one.map_handler_name, one.combine_handler_name or "", one.reduce_handler_name, one.description]
+        for name, one in found.items()
+    ]
+    table(["name", "map", "combine", "reduce", "description"], rows, plain=plain)
+
+
+@step.command("show", examples=["mr step show words count"])
+@click.argument("workflow")
+@click.argument("name")
+@json_option
+def show(workflow: str, name: str, as_json: bool) -> None:
+    """Show a step."""
+    with opened() as parts:
+        one = parts.registry.get_step(workflow, name)
+    if as_json:
+        document({"name": name, **msgspec.to_builtins(one)})
+        return
+    fields(
+        [
+            ("name", name),
+            ("workflow", workflow),
+            ("description", one.description),
+            ("map", one.map_handler_name),
+            ("combine", one.combine_handler_name or "(none)"),
+            ("reduce", one.reduce_handler_name),
+        ]
+    )
+
+
+@step.command("rm", examples=["mr step rm words count", "mr step rm words count --force --yes"])
+@click.argument("workflow")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also the jobs that start with it.")
+@yes_option
+def rm(workflow: str, name: str, force: bool, yes: bool) -> None:
+    """Remove a step that no job starts with."""
+    ask(f"Remove step {workflow}/{name}{' and the jobs that start with it' if force else ''}?", yes)
+    with opened() as parts:
+        gone = parts.registry.delete_step(workflow, name, force=force)
+    did(f"removed step {workflow}/{name}" + (f", with {', '.join(gone)}" if gone else ""))

@@ -1,0 +1,30 @@
+"""`mr tree`: the invocations of a request."""
+
+from __future__ import annotations
+
+import click
+
+from mr.cli.command import Command
+from mr.cli.drawing import draw
+from mr.cli.names import request_argument
+from mr.cli.output import document, json_option
+from mr.cli.session import opened
+
+
+@click.command("tree", cls=Command, examples=["mr tree 3f2a", "mr tree words/3f2a --all", "mr tree 3f2a --json"])
+@request_argument
+@click.option("--all", "everything", is_flag=True, help="Every invocation, however many are alike.")
+@json_option
+def tree(name: str, everything: bool, as_json: bool) -> None:
+    """Show the invocations of a request as a tree: what is done, what runs, what failed.
+
+    ✔ done, ● running, ○ queued, ◌ waiting for its children, ✖ failed, ⊘ cancelled. Paths such as 0.17 say where an
+    invocation hangs; 0.17.r is the reduce of 0.17.
+    """
+    with opened() as parts:
+        found = parts.tracing.tree(*parts.tracing.find(name))
+    if as_json:
+        document(found)
+        return
+    for line in draw(found, everything=everything):
+        click.echo(line)
