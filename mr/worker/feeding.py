@@ -19,8 +19,8 @@ from mr.services.registry import Registry
 from mr.services.work import MapWork, ReduceWork, Work
 from mr.settings import HandlerSettings
 from mr.worker import frames
+from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess
-from mr.worker.pool import Slot
 
 _log = logging.getLogger(__name__)
 

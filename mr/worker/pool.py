@@ -5,49 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mr.settings import HandlerSettings
+from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
 from mr.worker.run import Run
-
-if TYPE_CHECKING:
-    from mr.worker.supervisor import Case
 
 _log = logging.getLogger(__name__)
 
 START_AGAIN_S = 1.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
-
-
-class Slot:
-    """A place for one executor, and what runs on it.
-
-    `verdict` says why this side ends the executor, if it does: `timeout`, `void` (its visit is over), `unfed` or
-    `gone` (its input cannot be read), `drained`.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.executor: ExecutorProcess | None = None
-        self.case: Case | None = None
-        self.run: Run | None = None
-        self.verdict = ""
-
-    @property
-    def is_free(self) -> bool:
-        """Whether a piece of work can begin here."""
-        return self.executor is not None and self.executor.alive and self.case is None
-
-    def release(self) -> Case:
-        """What ran here is over."""
-        case = self.case
-        assert case is not None
-        case.slots.discard(self)
-        self.run = self.case = None
-        self.verdict = ""
-        return case
 
 
 class Pool:

@@ -40,11 +40,12 @@ from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.settings import Settings
 from mr.wiring import Parts
+from mr.worker.case import Case, Slot
 from mr.worker.committing import CommitThread, Stopped
 from mr.worker.executor_process import ExecutorGone, Exit
 from mr.worker.feeding import Feeding
 from mr.worker.house import House
-from mr.worker.pool import Pool, Slot
+from mr.worker.pool import Pool
 from mr.worker.run import Run
 from mr.worker.watching import Watching
 
@@ -62,16 +63,6 @@ RUN_FOR_S = 0.02
 """How much work goes to an executor at once, by the pace of its handler."""
 LONG_S = 60.0
 """Work older than this is entered in a receipt, and its message finished: no broker has to wait for it."""
-
-
-class Case:
-    """A delivery and its visit. `delivery` is None once the message was finished early."""
-
-    def __init__(self, delivery: Delivery, message: Message, visit: Visit, now: float) -> None:
-        self.delivery: Delivery | None = delivery
-        self.message, self.visit = message, visit
-        self.since = now
-        self.slots: set[Slot] = set()
 
 
 class Supervisor:

@@ -1,0 +1,48 @@
+"""Cases and slots: what a worker has in hand, and where it runs."""
+
+from __future__ import annotations
+
+from mr.model.message import Message
+from mr.ports.broker import Delivery
+from mr.services.progress import Visit
+from mr.worker.executor_process import ExecutorProcess
+from mr.worker.run import Run
+
+
+class Case:
+    """A delivery and its visit. `delivery` is None once the message was finished early."""
+
+    def __init__(self, delivery: Delivery, message: Message, visit: Visit, now: float) -> None:
+        self.delivery: Delivery | None = delivery
+        self.message, self.visit = message, visit
+        self.since = now
+        self.slots: set[Slot] = set()
+
+
+class Slot:
+    """A place for one executor, and what runs on it.
+
+    `verdict` says why this side ends the executor, if it does: `timeout`, `void` (its visit is over), `unfed` or
+    `gone` (its input cannot be read), `drained`.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.executor: ExecutorProcess | None = None
+        self.case: Case | None = None
+        self.run: Run | None = None
+        self.verdict = ""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a piece of work can begin here."""
+        return self.executor is not None and self.executor.alive and self.case is None
+
+    def release(self) -> Case:
+        """What ran here is over."""
+        case = self.case
+        assert case is not None
+        case.slots.discard(self)
+        self.run = self.case = None
+        self.verdict = ""
+        return case
