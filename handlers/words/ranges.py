@@ -1,6 +1,7 @@
 """Cut the files below a folder into byte ranges, one child for each.
 
-Arguments: `root`, a folder that every worker sees; `pattern`, which files (`**/*.py`); `chunk_kb`, how big a range.
+Arguments: `root`, a folder that every worker sees; `pattern`, which files (`**/*.py`); `skip`, folders of this name
+are left out; `chunk_kb`, how big a range.
 """
 # /// mr
 # handler_type = "mapper"
@@ -11,7 +12,7 @@ from pathlib import Path
 
 
 def handle(arguments, ctx):
-    given = {"pattern": "**/*", "chunk_kb": 512, **dict(arguments)}
+    given = {"pattern": "**/*", "skip": None, "chunk_kb": 512, **dict(arguments)}
     chunk = int(given["chunk_kb"]) * 1024
     if chunk <= 0:
         raise ValueError(f"expected chunk_kb to be a positive number, got: {given['chunk_kb']}")
@@ -21,7 +22,7 @@ def handle(arguments, ctx):
 
     ctx.map_to("count_range")
     for path in sorted(root.glob(given["pattern"])):
-        if path.is_file():
+        if path.is_file() and given["skip"] not in path.parts:
             size = path.stat().st_size
             for start in range(0, size, chunk):
                 yield str(path), [start, min(start + chunk, size)]
