@@ -370,6 +370,8 @@ class Visit:
         return work
 
     def _failed(self, p: str, handler: str, outcome: Failed, *, retry_with: Work | None) -> None:
+        # A mapper's invocation may have failed in its combiner: then the report says so.
+        handler = outcome.report.handler or handler
         ref = self.definitions.handlers[handler]
         budget = retry.budget(outcome.report.class_, ref.attempts)
         nth = self._attempts[p] = self._attempts.get(p, 0) + 1

@@ -98,8 +98,9 @@ class Run:
     def failed(self, frame: frames.Failed) -> None:
         """A child has failed."""
         report = ErrorReport(
-            class_=frame.class_, type=frame.type, message=frame.message, traceback=frame.traceback, output=frame.output
-        )
+            class_=frame.class_, type=frame.type, message=frame.message, handler=frame.handler,
+            traceback=frame.traceback, output=frame.output,
+        )  # fmt: skip
         if frame.returned:
             self._last(
                 frame.child, "rows", EMPTY,
