@@ -61,9 +61,9 @@ def tell(plan: Plan, *, dry_run: bool, on_stdout: bool = True) -> int | None:
     if on_stdout:
         for entry in plan.entries:
             mark = click.style(entry.mark, fg=COLOURS[entry.mark])
-            kept = f"  kept: {_steps(entry.steps)} it" if entry.steps else ""
             version = plan.handlers[entry.name].version if entry.name in plan.handlers else ""
-            click.echo(f" {mark} {entry.name}  {version}{kept}".rstrip())
+            detail = f"kept: {_steps(entry.steps)} it" if entry.steps else version
+            click.echo(f" {mark} {entry.name}  {detail}".rstrip())
     for warning in plan.warnings:
         say(f"mr: {warning}")
     if plan.errors:
