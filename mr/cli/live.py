@@ -6,12 +6,14 @@ at least ten times as long as the last one took.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
+from mr.cli.command import wants_colour
 from mr.cli.drawing import counts, draw, headline
 from mr.cli.exits import INTERRUPTED
 from mr.cli.output import say
@@ -61,7 +63,7 @@ def _drawn(parts: Parts, w: str, r: str, timeout_s: float | None) -> Request:
     from rich.text import Text
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    console = Console(stderr=True)
+    console = Console(stderr=True, no_color=not wants_colour(os.environ))
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             started = time.monotonic()

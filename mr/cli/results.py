@@ -51,4 +51,5 @@ def tell_error(r: str, request: Request) -> None:
             say("  it printed:")
             for line in str(report["output"]).rstrip().splitlines()[-20:]:
                 say(f"    {line}")
-    next_step(f"mr tree {r[:12]}, or once it is mended: mr request resume {r[:12]}")
+    next_step(f"mr tree {r[:12]}")
+    say(f"  what failed, again with the same handlers: mr request resume {r[:12]}")
