@@ -10,8 +10,9 @@ import logging
 from mr import codec
 from mr.clock import Clock, stamp
 from mr.errors import RequestNotFound, StateError
+from mr.model import ids
 from mr.model.request import Request
-from mr.ports.store import At, Delete, Put, Store, Transaction
+from mr.ports.store import At, Delete, Entry, Put, Store, Transaction
 from mr.rules import keys
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Cleaner:
             # It was resumed: its end will name another time.
             self._delete(also)
             return
+        if entry is not None and not self._begin(entry, keys.manifest(w, r, ids.ROOT)):
+            return
         # Without transactions a zombie may write behind the broom: one more round leaves it nothing.
         for _ in range(1 if self._store.abilities.transactions else 2):
             for prefix in (keys.facts(w, r), keys.datasets(w, r), keys.sessions(w, r), keys.receipts(w, r)):
@@ -89,6 +92,13 @@ class Cleaner:
         if request is not None and request.due_at is not None:
             self._delete(keys.due(request.due_at, w, r))
         self._delete(also)
+
+    def _begin(self, request: Entry, root: str) -> bool:
+        """Take the root's manifest away, so that the request cannot be resumed half-way; False if it just was."""
+        if not self._store.abilities.transactions:
+            return True
+        condition = At(request.key, request.version)
+        return self._store.commit(Transaction(conditions=[condition], operations=[Delete(root)])).succeeded
 
     def _delete(self, key: str | None) -> None:
         if key is not None:

@@ -153,8 +153,9 @@ class Committer:
         if request.state is not RequestState.SUCCEEDED:
             operations.append(Put(keys.stopped(w, r), codec.encode({"epoch": unit.epoch})))
         if request.reply_to is not None:
-            pairs = end.pairs.raw() if end.pairs is not None else None
-            reply = Reply(workflow_name=w, state=request.state, pairs=pairs, error=request.error)
+            reply = Reply(workflow_name=w, state=request.state, error=request.error)
+            if end.pairs is not None:
+                reply = msgspec.structs.replace(reply, pairs=end.pairs.raw())
             operations.append(Put(keys.replies(request.reply_to, r), codec.encode(reply)))
         operations.append(Delete(keys.active(w, r)))
         return operations

@@ -86,8 +86,11 @@ class Submission:
         context: Mapping[str, Any] | None = None,
         is_blocking: bool = False,
         reply_to: str | None = None,
+        request_id: str | None = None,
     ) -> Accepted:
         """Accept a request: each item of `arguments` becomes one (key, value) pair of the root invocation.
+
+        `request_id` is for a caller that must know a fresh id before the request exists.
 
         Guarantee: durable when it returns; not at all when it raises, except StoreUnavailable with `unknown` set.
         Raises: UnknownWorkflow, UnknownJob; ValueRefused, InvalidArguments; StoreUnavailable.
@@ -98,7 +101,7 @@ class Submission:
                 f"the arguments are {pairs.size_bytes} bytes; at most {limits.INLINE_MAX} are accepted",
                 hint="put big input on the shared file system or behind a URL and pass its name",
             )
-        request_id = self._new_id()
+        request_id = request_id or self._new_id()
         for _ in range(ATTEMPTS):
             _, version, definitions = self._definitions.current(workflow)
             step = definitions.jobs.get(job)
@@ -147,7 +150,8 @@ class Submission:
         ]
         if not self._store.abilities.transactions:
             # In this order: without its record a request was never accepted, and the sweeper clears the rest away.
-            for put in puts:
+            # If it did so while this process stood still, the fence is missing at the end, and is put again.
+            for put in (*puts, puts[0]):
                 self._repeat(Transaction(conditions=[Absent(put.key)], operations=[put], reads=[put.key]), put.value)
         elif not self._repeat(
             Transaction(
@@ -237,6 +241,9 @@ class Submission:
             old = codec.decode(entry.value, Request, where=key)
             if old.state not in (RequestState.FAILED, RequestState.CANCELLED):
                 raise RequestError(f"request {request_id} is {old.state.value}; only a failed or cancelled one resumes")
+            root = self._store.get(keys.manifest(workflow, request_id, ids.ROOT))
+            if root is None:
+                raise RequestNotFound(f"request {request_id} is being cleaned away")
             while self._store.delete_prefix(keys.all_attempts(workflow, request_id)):
                 pass
             running = lifecycle.advance(old, RequestState.RUNNING, self._clock.now())
@@ -248,7 +255,8 @@ class Submission:
             ]
             if old.due_at is not None:
                 operations.append(Delete(keys.due(old.due_at, workflow, request_id)))
-            conditions: list[Absent | Equals | At] = [At(key, entry.version)]
+            # The root's manifest is the first to go in a clean-up: one that has begun keeps the request out of here.
+            conditions: list[Absent | Equals | At] = [At(key, entry.version), At(root.key, root.version)]
             if self._store.commit(Transaction(conditions=conditions, operations=operations)).succeeded:
                 self._publish_again(workflow, request_id, new)
                 return new

@@ -29,7 +29,7 @@ class Node(msgspec.Struct):
 class Job:
     """A job of random shape: depth 1 to 4, up to 8 children each."""
 
-    def __init__(self, rng: random.Random, *, deterministic: bool, may_fail: bool, slow: bool) -> None:
+    def __init__(self, rng: random.Random, *, deterministic: bool, may_fail: bool, slow: float) -> None:
         self.rng = rng
         self.depth = rng.choice((1, 2, 2, 3, 3, 4))
         self.deterministic = deterministic
@@ -52,7 +52,7 @@ class Job:
         ways = 1 if self.deterministic else rng.choice((1, 2, 3))
         limit = max(0, min(8 if level < 2 else 3, budget))
         variants = [] if is_leaf else [rng.randint(0, limit) for _ in range(ways)]
-        self.nodes[p] = Node(level=level, variants=variants, is_slow=self.slow and rng.random() < 0.3)
+        self.nodes[p] = Node(level=level, variants=variants, is_slow=rng.random() < self.slow)
         for child in range(max(variants, default=0)):
             self._grow(f"{p}.{child}", level + 1)
 

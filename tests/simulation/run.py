@@ -80,7 +80,10 @@ class _Seed:
         if self.mode == "quiet":
             for kind in ("loss", "wipe"):
                 self.faults.rates.pop(kind, None)
-        self.job = Job(rng, deterministic=rng.random() < 0.4, may_fail=self.mode != "calm", slow=rng.random() < 0.5)
+            # Without delays a job is over in a moment: faults have to be quick to meet it.
+            self.faults.rates = {kind: min(rate * 5, 0.3) for kind, rate in self.faults.rates.items()}
+        slow = rng.choice((0.0, 0.3) if self.mode != "calm" else (0.0, 0.3, 0.8))
+        self.job = Job(rng, deterministic=rng.random() < 0.4, may_fail=self.mode != "calm", slow=slow)
         self.ledger = Ledger()
         self.workers: list[SimWorker] = []
         self.lives = 0
@@ -185,8 +188,15 @@ class _Seed:
                     self.cancelled.add(accepted.request_id)
                     with suppress(StoreUnavailable, RequestError):
                         submission.cancel(W, accepted.request_id)
+                if self.is_atomic and rng.random() < 0.4 and self.mode == "stormy":
+                    # A second life at once, while workers still run the first.
+                    world.sleep(rng.choice((0.05, 0.5, 1.5)))
+                    with suppress(StoreUnavailable, RequestError):
+                        submission.resume(W, accepted.request_id)
+                        self.resumed.add(accepted.request_id)
 
-        world.spawn(Process(name), post)
+        self.client = Process(name)
+        world.spawn(self.client, post)
 
     def _new_id(self) -> str:
         r = f"{self.world.rng.getrandbits(160):040x}"
@@ -217,17 +227,16 @@ class _Seed:
 
     def _all_ended(self) -> bool:
         # A request whose acceptance nobody confirmed may exist; if it does, it must end, too.
-        if not self.attempted:
-            return True
-        return not self._open_requests()
+        has_posted = not self.client.is_alive or self.client.is_done
+        return has_posted and not self._open_requests()
 
     def _open_requests(self) -> list[str]:
         found = []
         for r in self.attempted:
             request = self._state(r)
             has_fence = keys.active(W, r) in self.store.entries
-            if request is None and r not in self.accepted:
-                continue
+            if r not in self.accepted and (request is None or self.mode == "quiet"):
+                continue  # nobody was told that it is accepted; without the sweeper nobody takes it up
             if request is None and has_fence:
                 found.append(r)
             elif request is not None and (not request.state.is_final or has_fence):
@@ -302,7 +311,9 @@ class _Seed:
     def _leftovers(self) -> list[str]:
         # Without transactions there is no fence: a zombie, or a late write, may leave facts that nobody reads.
         strays = ("entities/", "entity_trees/", "queues/", "published/") if not self.is_atomic else ()
-        kept = (keys.WORKERS, keys.WORKFLOWS, *strays)
+        untold = [r for r in self.attempted if r not in self.accepted] if self.mode == "quiet" else []
+        unknown = [name for r in untold for name in (keys.active(W, r), keys.request(W, r), keys.facts(W, r))]
+        kept = (keys.WORKERS, keys.WORKFLOWS, *strays, *unknown)
         return [key for key in self.store.entries if not key.startswith(kept)]
 
     def _is_clean(self) -> bool:

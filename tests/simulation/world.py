@@ -40,6 +40,11 @@ class Process:
         self.stopped_until = 0.0
         self.tasks: list[_Task] = []
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all its greenlets came to their end."""
+        return all(task.greenlet.dead for task in self.tasks)
+
 
 class _Task:
     def __init__(self, process: Process, body: Callable[[], None], world: World) -> None:
