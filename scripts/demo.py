@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -31,7 +32,7 @@ def say(text: str) -> None:
 
 def mr(*arguments: str, environ: dict[str, str], capture: bool = False) -> str:
     """One command, shown as a person would type it."""
-    say("$ mr " + " ".join(argument or "''" for argument in arguments))
+    say("$ mr " + shlex.join(arguments))
     done = subprocess.run(
         [sys.executable, "-m", "mr.cli.main", *arguments],
         env=environ, check=False, text=True, stdout=subprocess.PIPE if capture else sys.stderr,
@@ -178,7 +179,7 @@ def run(is_cluster: bool) -> int:
         mr("job", "create", "samples", "count", "Count words.", "count_files", environ=environ)
         begun = time.monotonic()
         answer = mr(
-            "run", "samples/count", f"root={root}", "pattern=**/*.py", f"skip={SKIP}", "chunk_kb=128",
+            "run", "samples/count", f"root={root}", "pattern=**/*.py", f"skip={SKIP}", "chunk_kb=512",
             environ=environ, capture=True,
         )  # fmt: skip
         seconds = time.monotonic() - begun
