@@ -47,12 +47,19 @@ def _trials(pair: str, kinds: list[str], numbers: range, seed: int) -> tuple[lis
                 usual_s[job] = records[-1].took_s or 0.0
             while left and not deployment.keep:
                 kind, number = left.pop(0)
-                records.append(_said(trial.run(deployment, kind, number, seed, usual_s)))
-                if records[-1].problems:
+                try:
+                    records.append(_said(trial.run(deployment, kind, number, seed, usual_s)))
+                    is_good = not records[-1].problems
+                except NotInTime as error:
+                    problems.append(f"{pair} {kind} {number} did not begin: {error}")
+                    deployment.keep, is_good = True, False
+                if not is_good:
                     print(
                         f"    again: python -m tests.chaos --pair {pair} --kind {kind} --seed {seed} "
                         f"--from {number} --times 1"
                     )
+            if deployment.keep:
+                continue
             try:
                 problems += deployment.end()
             except NotInTime as error:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mr import codec
-from mr.errors import WatchLost
 from mr.model.request import Request, RequestState
+from mr.ports.store import Watch
 from mr.rules import keys
 from tests.chaos import jobs
 from tests.chaos.client import Answer
@@ -48,12 +48,12 @@ def ledger_problems(ledger: Ledger, executions_max: int) -> Iterator[str]:
     yield from _examples(f"leaves were executed more than {executions_max} times", often)
 
 
-def store_problems(deployment: Deployment, request_id: str, before: int) -> Iterator[str]:
-    """What is wrong with the records of a finished request; `before` is a revision from before it was accepted."""
+def store_problems(deployment: Deployment, request_id: str, watch: Watch) -> Iterator[str]:
+    """What is wrong with the records of a finished request; `watch` has stood on its key since before its birth."""
     store, w = deployment.parts.store, jobs.WORKFLOW
-    ends = list(_ends(deployment, request_id, before))
-    if len(ends) != 1 or ends[0].state is not RequestState.SUCCEEDED:
-        yield f"the request ended {len(ends)} times: {[end.state.value for end in ends]}"
+    ends = [end.value for end in _ends(deployment, request_id, watch)]
+    if ends != [RequestState.SUCCEEDED.value]:
+        yield f"the request ended {len(ends)} times: {ends}"
     if store.get(keys.active(w, request_id)) is not None:
         yield "the request is over and its fence still stands"
     after = ""
@@ -66,25 +66,19 @@ def store_problems(deployment: Deployment, request_id: str, before: int) -> Iter
         after = page.entries[-1].key
 
 
-def _ends(deployment: Deployment, request_id: str, before: int) -> Iterator[Request]:
-    """Each final record that the request ever had, as a watch from before its birth tells it."""
-    store, key = deployment.parts.store, keys.request(jobs.WORKFLOW, request_id)
-    entry = store.get(key)
-    if entry is None:
-        return
-    seen = before
-    try:
-        with store.watch(key, before) as watch:
-            while seen < entry.version and (changes := watch.next(DRAIN_S)):
-                for change in changes:
-                    # A watch may say a thing twice; a revision is one write.
-                    if change.entry is not None and change.revision > seen:
-                        record = codec.decode(change.entry.value, Request, where=key)
-                        if record.state.is_final:
-                            yield record
-                    seen = max(seen, change.revision)
-    except WatchLost:
-        yield codec.decode(entry.value, Request, where=key)
+def _ends(deployment: Deployment, request_id: str, watch: Watch) -> Iterator[RequestState]:
+    """The state of each final record that the request ever had."""
+    key = keys.request(jobs.WORKFLOW, request_id)
+    entry = deployment.parts.store.get(key)
+    seen = 0
+    while entry is not None and seen < entry.version and (changes := watch.next(DRAIN_S)):
+        for change in changes:
+            # A watch may say a thing twice; a revision is one write.
+            if change.key == key and change.entry is not None and change.revision > seen:
+                seen = change.revision
+                state = codec.decode(change.entry.value, Request, where=key).state
+                if state.is_final:
+                    yield state
 
 
 def _examples(what: str, found: list[str]) -> Iterator[str]:

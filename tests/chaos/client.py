@@ -49,7 +49,7 @@ def _ask(port: int, method: str, path: str, body: bytes | None = None, *, timeou
 
 
 class WaitingClient(Thread):
-    """Posts a job and waits for its result in a thread. Afterwards `answer` is set, or `error`: the connection broke."""
+    """Posts a job and waits in a thread. Afterwards `answer` is set, or `error` if the connection broke."""
 
     def __init__(self, port: int, job: str, arguments: dict[str, Any]) -> None:
         super().__init__(name="waiting client", daemon=True)

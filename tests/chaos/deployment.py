@@ -114,20 +114,24 @@ class Deployment:
 
         Raises: NotInTime.
         """
-        wait_for("the front end answers", lambda: client.is_up(self.port), READY_S)
+        wait_for("the front end answers", self._does_front_end_answer, READY_S)
         wait_for("the running workers, and no others, are on record", self._are_workers_on_record, READY_S)
         for worker in self.workers:
-            wait_for(
-                f"{worker.name} has executors", lambda worker=worker: len(executors(worker)) >= EXECUTORS, READY_S
-            )
+            wait_for(f"{worker.name} has executors", lambda worker=worker: len(executors(worker)) >= EXECUTORS, READY_S)
         for process in self.processes:
             self._was_started.update(process.family)
+
+    def _does_front_end_answer(self) -> bool:
+        return client.is_up(self.port)
 
     def _are_workers_on_record(self) -> bool:
         running = sorted(worker.pid.number for worker in self.workers)
         with contextlib.suppress(StoreUnavailable):
             return sorted(record.pid for record in self.worker_records() if record.workflows) == running
         return False
+
+    def _are_executors_there(self) -> bool:
+        return all(len(executors(worker)) >= EXECUTORS for worker in self.workers)
 
     def worker_records(self) -> list[WorkerRecord]:
         """What live workers say of themselves. Raises: StoreUnavailable."""
@@ -154,7 +158,7 @@ class Deployment:
     # -- its end --------------------------------------------------------------------------------------------------
 
     def end(self) -> list[str]:
-        """End it in order; what is not as it should be then. Once; leaving the deployment does it otherwise."""
+        """End it in order; what is not as it should be then. Raises: NotInTime if messages are never finished."""
         problems = []
         wait_for("no message is left over", lambda: not self.backlog(), READY_S)
         if found := self.leftovers():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ DIE_S = 5.0
 """Executors of a killed worker are gone after this."""
 RECOVER_S = 15.0
 
-Strike = Callable[[Deployment, Random, Ledger], Generator[str, None, None]]
+Strike = Callable[[Deployment, Random, Ledger], Iterator[str]]
 
 
 class Kind(NamedTuple):
@@ -33,13 +33,13 @@ class Kind(NamedTuple):
     cuts_client: bool = False
 
 
-def nothing(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def nothing(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """No fault at all: what it takes undisturbed."""
     yield "nothing"
     yield ""
 
 
-def executor(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def executor(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Kill the executor that has just finished a leaf; its worker has to replace it."""
     homes = {pid: worker for worker in deployment.workers for pid in executors(worker)}
     busy = {pid.number: pid for pid in homes}
@@ -54,7 +54,7 @@ def executor(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[
     wait_for("the executor is replaced", lambda: len(executors(worker)) >= EXECUTORS, RECOVER_S)
 
 
-def supervisor(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def supervisor(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Kill a worker's supervisor; its executors have to die with it."""
     worker = draw.choice(deployment.workers)
     orphans = executors(worker)
@@ -66,7 +66,7 @@ def supervisor(deployment: Deployment, draw: Random, ledger: Ledger) -> Generato
     yield ""
 
 
-def stop(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def stop(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Stop a worker's supervisor for 10 s; its lease runs out meanwhile, and it may do no harm when it goes on."""
     worker = draw.choice(deployment.workers)
     worker.send(signal.SIGSTOP)
@@ -79,7 +79,7 @@ def stop(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str,
     wait_for("the worker that was stopped is on record again", lambda: _is_on_record(deployment, worker), RECOVER_S)
 
 
-def front_end(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def front_end(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Kill the front end with all its processes."""
     deployment.front_end.kill_group()
     yield "the front end"
@@ -87,7 +87,7 @@ def front_end(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator
     yield ""
 
 
-def nsqd(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def nsqd(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Kill nsqd and wipe its disk: every message is lost."""
     assert deployment.nsqd is not None
     deployment.nsqd.kill(wipe=True)
@@ -96,7 +96,7 @@ def nsqd(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str,
     yield ""
 
 
-def etcd(deployment: Deployment, draw: Random, ledger: Ledger) -> Generator[str, None, None]:
+def etcd(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Kill etcd; what it had acknowledged has to be there when it is back."""
     assert deployment.etcd is not None
     deployment.etcd.kill()

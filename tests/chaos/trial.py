@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from random import Random
 from typing import NamedTuple
 
-from mr import codec
 from mr.errors import MrError, ResultTimeout, StoreUnavailable
 from mr.model.request import Request
+from mr.ports.store import Watch
 from mr.rules import keys
 from tests.chaos import checker, client, jobs
 from tests.chaos.client import WaitingClient
@@ -27,6 +28,8 @@ EXECUTIONS_MAX = 6
 BEGIN_S = 30.0
 PATIENCE_S = 60.0
 """After the bound is missed: to know whether the request would have ended at all."""
+ANSWERED_S = 10.0
+"""How long after the end of a request its client has been answered, at the latest."""
 SLOWNESS = (1.0, 2.0, 4.0, 8.0)
 
 
@@ -63,7 +66,8 @@ class TooQuick(Exception):
 
 def undisturbed(deployment: Deployment, job: str, seed: int) -> Record:
     """The job without any fault. Nothing excuses a second execution of a leaf then."""
-    return _run(deployment, "undisturbed", UNDISTURBED, 0, job, Random(f"{seed} undisturbed {job}"), 1.0, None)
+    draw = Random(f"{seed} undisturbed {job}")
+    return _Trial(deployment, "undisturbed", UNDISTURBED, 0, job, draw, 1.0, None).run()
 
 
 def run(deployment: Deployment, kind: str, number: int, seed: int, usual_s: dict[str, float]) -> Record:
@@ -72,109 +76,134 @@ def run(deployment: Deployment, kind: str, number: int, seed: int, usual_s: dict
     for slowness in SLOWNESS:
         draw = Random(f"{seed} {deployment.pair} {kind} {number}")
         try:
-            return _run(deployment, kind, KINDS[kind], number, job, draw, slowness, usual_s[job] * slowness)
+            return _Trial(deployment, kind, KINDS[kind], number, job, draw, slowness, usual_s[job] * slowness).run()
         except TooQuick:
             continue
     raise AssertionError(f"{job} is too quick to be hit, even {SLOWNESS[-1]:g} times as slow")
 
 
-def _run(
-    deployment: Deployment,
-    name: str,
-    kind: Kind,
-    number: int,
-    job: str,
-    draw: Random,
-    slowness: float,
-    usual_s: float | None,
-) -> Record:
-    deployment.wait_until_ready()
-    share = draw.uniform(EARLIEST + 0.02, LATEST - 0.08)
-    ledger = Ledger(deployment.folder / f"ledger-{name}-{job}-{number}-{slowness:g}")
-    before = deployment.parts.store.revision()
-    earlier = {r for r, _ in deployment.parts.results.requests(jobs.WORKFLOW)}
-    arguments = jobs.arguments(job, ledger=ledger.path, slowness=slowness, seed=str(draw.random()))
-    waiting = WaitingClient(deployment.port, job, arguments)
-    waiting.start()
-    wait_for(f"{share:.0%} of the leaves are done", lambda: ledger.read() >= share * jobs.LEAVES, BEGIN_S + 10 * slowness)
-    (request_id,) = {r for r, _ in deployment.parts.results.requests(jobs.WORKFLOW)} - earlier
-    # From here on everything is found, noted, and never raised: the evidence is wanted most when it fails.
-    problems: list[str] = []
-    struck_at = time.time()
-    fault = kind.strike(deployment, draw, ledger)
-    hit = next(fault)
-    done = ledger.read() / jobs.LEAVES
-    _go_on(fault, problems)
-    ended = _wait_for_end(deployment, request_id, struck_at + BOUND_S[deployment.pair] + PATIENCE_S)
-    _go_on(fault, problems)
-    if usual_s is not None and not EARLIEST <= done <= LATEST:
-        waiting.join(client.WAIT_S)
-        raise TooQuick
-    took_s = recovery_s = None
-    if ended is None:
-        problems.append(f"the request is not over {time.time() - struck_at:.0f} s after the strike")
-    else:
+class _Trial:
+    """One job and one strike. `run` is once."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        name: str,
+        kind: Kind,
+        number: int,
+        job: str,
+        draw: Random,
+        slowness: float,
+        usual_s: float | None,
+    ) -> None:
+        self._deployment, self._name, self._kind, self._number, self._job = deployment, name, kind, number, job
+        self._draw, self._slowness, self._usual_s = draw, slowness, usual_s
+        self._bound_s = BOUND_S[deployment.pair]
+        self._ledger = Ledger(deployment.folder / f"ledger-{name}-{job}-{number}-{slowness:g}")
+        # From the strike on everything that is wrong is noted, and nothing raised: then evidence is wanted most.
+        self._problems: list[str] = []
+
+    def run(self) -> Record:
+        """Start the job, strike, heal, wait for the end, and check.
+
+        Raises: TooQuick; NotInTime if the job does not even begin as it should.
+        """
+        deployment, ledger, requests = self._deployment, self._ledger, keys.requests(jobs.WORKFLOW)
+        deployment.wait_until_ready()
+        page = deployment.parts.store.range(requests, keys_only=True, limit=10_000)
+        earlier = {entry.key for entry in page.entries}
+        with deployment.parts.store.watch(requests, page.revision) as watch:
+            waiting = self._submit()
+            share = self._draw.uniform(EARLIEST + 0.02, LATEST - 0.08)
+            wanted = round(share * jobs.LEAVES)
+            wait_for(f"{wanted} leaves are done", lambda: ledger.read() >= wanted, BEGIN_S + 10 * self._slowness)
+            page = deployment.parts.store.range(requests, keys_only=True, limit=10_000)
+            (request_id,) = [entry.key[len(requests) :] for entry in page.entries if entry.key not in earlier]
+            struck_at = time.time()
+            fault = self._kind.strike(deployment, self._draw, ledger)
+            hit = next(fault)
+            done = ledger.read() / jobs.LEAVES
+            self._go_on(fault)
+            ended = self._wait_for_end(request_id, struck_at + self._bound_s + PATIENCE_S)
+            self._go_on(fault)
+            if self._usual_s is not None and not EARLIEST <= done <= LATEST:
+                waiting.join(client.WAIT_S)
+                raise TooQuick
+            took_s = recovery_s = None
+            if ended is None:
+                self._problems.append(f"the request is not over {time.time() - struck_at:.0f} s after the strike")
+            else:
+                took_s, recovery_s = self._times(ended, struck_at, done)
+                deployment.finished[request_id] = time.time()
+                self._check(request_id, waiting, watch)
+        self._problems += checker.ledger_problems(ledger, 1 if self._usual_s is None else EXECUTIONS_MAX)
+        record = Record(
+            deployment.pair, self._name, self._job, self._number, hit, done, took_s, recovery_s,
+            ledger.more_than_once, max(ledger.executions.values()), self._problems,
+        )  # fmt: skip
+        if record.problems:
+            deployment.keep = True
+            path = deployment.folder / f"evidence-{self._name}-{self._number}.txt"
+            path.write_text("\n".join([str(record), *_evidence(deployment, request_id, ledger)]))
+            record.problems.append(f"evidence: {path}")
+        return record
+
+    def _submit(self) -> WaitingClient:
+        seed = str(self._draw.random())
+        arguments = jobs.arguments(self._job, ledger=self._ledger.path, slowness=self._slowness, seed=seed)
+        waiting = WaitingClient(self._deployment.port, self._job, arguments)
+        waiting.start()
+        return waiting
+
+    def _go_on(self, fault: Iterator[str]) -> None:
+        """The next stage of a fault."""
+        try:
+            next(fault, None)
+        except (NotInTime, AssertionError) as error:
+            self._problems.append(str(error))
+
+    def _wait_for_end(self, request_id: str, deadline: float) -> Request | None:
+        while (left := deadline - time.time()) > 0:
+            try:
+                return self._deployment.parts.results.wait(jobs.WORKFLOW, request_id, left)
+            except ResultTimeout:
+                break
+            except StoreUnavailable:
+                time.sleep(0.05)
+        return None
+
+    def _times(self, ended: Request, struck_at: float, done: float) -> tuple[float, float | None]:
         assert ended.finished_at is not None
         finished_at = datetime.fromisoformat(ended.finished_at).timestamp()
-        deployment.finished[request_id] = finished_at
-        if usual_s is None:
-            took_s = finished_at - datetime.fromisoformat(ended.created_at).timestamp()
+        if self._usual_s is None:
+            return finished_at - datetime.fromisoformat(ended.created_at).timestamp(), None
+        took_s = finished_at - struck_at
+        if took_s > self._bound_s:
+            self._problems.append(f"the request was over only {took_s:.1f} s after the strike")
+        return took_s, took_s - (1 - done) * self._usual_s
+
+    def _check(self, request_id: str, waiting: WaitingClient, watch: Watch) -> None:
+        problems, port = self._problems, self._deployment.port
+        waiting.join(ANSWERED_S)
+        if self._kind.cuts_client:
+            if waiting.error is None:
+                problems.append(f"the client was not cut off from a front end that was killed: {waiting}")
+        elif waiting.answer is None:
+            problems.append(f"the client that waits did not get the result: {waiting}")
         else:
-            took_s = finished_at - struck_at
-            recovery_s = took_s - (1 - done) * usual_s
-            if took_s > BOUND_S[deployment.pair]:
-                problems.append(f"the request was over only {took_s:.1f} s after the strike")
-        problems += _check(deployment, kind, request_id, waiting, before)
-    problems += checker.ledger_problems(ledger, 1 if kind is UNDISTURBED else EXECUTIONS_MAX)
-    record = Record(
-        deployment.pair, name, job, number, hit, done, took_s, recovery_s, ledger.more_than_once,
-        max(ledger.executions.values()), problems,
-    )  # fmt: skip
-    if problems:
-        deployment.keep = True
-        path = deployment.folder / f"evidence-{name}-{number}.txt"
-        path.write_text("\n".join([str(record), *_evidence(deployment, request_id, ledger)]))
-        problems.append(f"evidence: {path}")
-    return record
-
-
-def _go_on(fault: object, problems: list[str]) -> None:
-    """The next stage of a fault."""
-    try:
-        next(fault, None)  # type: ignore[call-overload]
-    except (NotInTime, AssertionError) as error:
-        problems.append(str(error))
-
-
-def _wait_for_end(deployment: Deployment, request_id: str, deadline: float) -> Request | None:
-    while (left := deadline - time.time()) > 0:
+            problems += checker.tokens_problems(waiting.answer)
+            if waiting.answer.request_id != request_id:
+                problems.append(f"the client was told that its request is {waiting.answer.request_id!r}")
         try:
-            return deployment.parts.results.wait(jobs.WORKFLOW, request_id, left)
-        except ResultTimeout:
-            break
-        except StoreUnavailable:
-            time.sleep(0.05)
-    return None
-
-
-def _check(deployment: Deployment, kind: Kind, request_id: str, waiting: WaitingClient, before: int) -> list[str]:
-    problems: list[str] = []
-    waiting.join(BOUND_S[deployment.pair])
-    if kind.cuts_client:
-        if waiting.error is None:
-            problems.append(f"the client waits at a front end that was killed: {waiting}")
-    elif waiting.answer is None:
-        problems.append(f"the client that waits did not get the result: {waiting}")
-    else:
-        problems += checker.tokens_problems(waiting.answer)
-        if waiting.answer.request_id != request_id:
-            problems.append(f"the client was told that its request is {waiting.answer.request_id!r}")
-    try:
-        wait_for("the front end answers", lambda: client.is_up(deployment.port), BOUND_S[deployment.pair])
-        problems += checker.tokens_problems(client.result(deployment.port, request_id))
-    except (NotInTime, OSError, http.client.HTTPException) as error:
-        problems.append(f"the result cannot be read: {error!r}")
-    return [*problems, *checker.store_problems(deployment, request_id, before)]
+            wait_for("the front end answers", lambda: client.is_up(port), self._bound_s)
+            problems += checker.tokens_problems(client.result(port, request_id))
+        except (NotInTime, OSError, http.client.HTTPException) as error:
+            problems.append(f"the result cannot be read: {error!r}")
+        problems += checker.store_problems(self._deployment, request_id, watch)
+        try:
+            self._deployment.wait_until_ready()
+        except NotInTime as error:
+            problems.append(f"the deployment is not whole again: {error}")
 
 
 def _evidence(deployment: Deployment, request_id: str, ledger: Ledger) -> list[str]:
