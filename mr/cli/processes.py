@@ -30,6 +30,6 @@ def web(bind: str | None, development: bool) -> int:
 def worker(capabilities: str | None, development: bool) -> int:
     """Run a worker: a supervisor and its executors. One of all workers sweeps and cleans."""
     found = settings({"MR_SYSTEM_CAPABILITIES": capabilities}, development=development)
-    from mr.worker.supervisor import run
+    from mr.worker.process import run
 
     return run(found, os.environ)

@@ -6,7 +6,7 @@ waiting, or running long. A due thing is published again only if
     (i)   it has no receipt, and has been seen due for DUE_S: its publisher died before or while publishing;
     (ii)  its receipt names a broker that was started anew since, or has been gone for GONE_S;
     (iii) its topic is empty on every broker, twice, DUE_S apart: the message was lost on the way;
-    (iv)  its receipt names a worker that is gone.
+    (iv)  its receipt names a worker that is gone, or does not hold it any more.
 
 and never while a live worker says that it holds it. Where publishing is part of the commit, a message cannot be
 missing from the start, so only (iii) and (iv) remain. What is published again is flagged so: whoever gets it
@@ -61,6 +61,7 @@ class _Seen(msgspec.Struct):
     due: dict[str, float] = {}
     empty: dict[str, float] = {}
     again: dict[str, float] = {}
+    unheld: dict[str, float] = {}
 
 
 class Sweeper:
@@ -174,7 +175,10 @@ class Sweeper:
         for one in due:
             label = _label(w, r, one, facts)
             first_seen = seen.due.setdefault(label, now)
-            if now - seen.again.get(label, -AGAIN_S) < AGAIN_S or f"{w}/{r}/{one.p}" in holds:
+            if f"{w}/{r}/{one.p}" in holds:
+                seen.unheld.pop(label, None)
+                continue
+            if now - seen.again.get(label, -AGAIN_S) < AGAIN_S:
                 continue
             topic = self._topic(w, one, facts, definitions, request.job_name)
             if self._is_lost(label, topic, receipts.get(label), first_seen, workers, seen, now):
@@ -211,7 +215,8 @@ class Sweeper:
         now: float,
     ) -> bool:
         if receipt is not None and receipt.worker:
-            return receipt.worker not in workers
+            # A worker that lives, and does not say so any more, has thrown it away.
+            return receipt.worker not in workers or now - seen.unheld.setdefault(label, now) >= DUE_S
         if now - first_seen < DUE_S:
             return False
         if not self._publisher.joins_commit:

@@ -27,10 +27,18 @@ class Stopped(BaseException):
 
 
 class CommitThread:
-    """Commits what it is given, in groups, and reports by way of `post` (which must be safe from any thread)."""
+    """Commits what it is given, in groups, and reports by way of `post` (which must be safe from any thread).
 
-    def __init__(self, committer: Committer, post: Callable[[Callable[[], None]], Any]) -> None:
-        self._committer, self._post = committer, post
+    `on_death` is told if the thread dies of something that nobody expects.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        post: Callable[[Callable[[], None]], Any],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self._committer, self._post, self._on_death = committer, post, on_death
         self._queue: SimpleQueue[tuple[Unit, Then] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
@@ -48,6 +56,12 @@ class CommitThread:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # without this thread the worker is dead; it has to say so, and end
+            self._on_death(error)
+
+    def _serve(self) -> None:
         while True:
             first = self._queue.get()
             if first is None:

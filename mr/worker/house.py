@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import mr
 from mr import codec
 from mr.clock import Clock, stamp
-from mr.errors import BrokerUnavailable, MrError, NotFound, StoreFull, StoreUnavailable
+from mr.errors import BrokerUnavailable, NotFound, StoreFull, StoreUnavailable
 from mr.model.invocation import WorkerRecord
 from mr.ports.store import Absent, Equals, Lease, Put, Store, Transaction
 from mr.rules import keys
@@ -86,7 +86,7 @@ class House:
             self._sweep()
         except (StoreUnavailable, StoreFull, BrokerUnavailable) as error:
             _log.info("house-keeping goes on later: %s", error)
-        except MrError:
+        except Exception:  # the thread has to outlive whatever one entry in the store may hold
             _log.exception("house-keeping met something that should not be")
 
     def _keep_lease(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +37,6 @@ from mr.services.progress import Visit
 from mr.services.sweeper import Sweeper
 from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
-from mr.settings import Settings
 from mr.wiring import Parts
 from mr.worker.case import Case, Slot
 from mr.worker.committing import CommitThread, Stopped
@@ -61,6 +59,8 @@ FIRST_TRY = 16
 AT_ONCE_MAX = 1024
 RUN_FOR_S = 0.02
 """How much work goes to an executor at once, by the pace of its handler."""
+HELD_S = 1.0
+HOLDS_MAX = 1000
 LONG_S = 60.0
 """Work older than this is entered in a receipt, and its message finished: no broker has to wait for it."""
 
@@ -80,6 +80,8 @@ class Supervisor:
         self._workflows: list[str] = []
         self._fleet_workers = 1
         self._fleet_slots = settings.worker.executors
+        self._held: list[str] = []
+        self._problem: BaseException | None = None
         self._stopping = asyncio.Event()
         self._is_draining = False
         self._gives_up = False
@@ -112,13 +114,13 @@ class Supervisor:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve until stopped, then drain.
+    async def run(self) -> int:
+        """Serve until stopped, then drain; the exit code, 1 if it ended by itself.
 
         Raises: ConfigError if the executors cannot start; StoreUnavailable if the store is away at the start.
         """
         self._loop = asyncio.get_running_loop()
-        commits = CommitThread(self._committer, self._loop.call_soon_threadsafe)
+        commits = CommitThread(self._committer, self._loop.call_soon_threadsafe, self._fail)
         self._commits = commits
         house = House(
             name=self.name,
@@ -130,7 +132,7 @@ class Supervisor:
             capabilities=self._capabilities,
             workflows=lambda: self._workflows,
             slots=len(self._pool.slots),
-            holds=self._holds,
+            holds=lambda: self._held,
             on_fleet=self._on_fleet,
         )
         definitions = Watching(
@@ -160,12 +162,21 @@ class Supervisor:
         await self._pool.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
+        if self._problem is not None:
+            _log.error("the worker ended because a thread of it died", exc_info=self._problem)
+        return 0 if self._problem is None else 1
 
     def stop(self) -> None:
         """Take no more messages, finish what is short, hand the rest back, then end. A second call hurries."""
         if self._stopping.is_set():
             self._gives_up = True
         self._stopping.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """A thread without which nothing works has died of something unknown: end, so that somebody starts anew."""
+        self._problem = error
+        self._gives_up = True
+        self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def _drain(self) -> None:
         self._is_draining = True
@@ -199,6 +210,7 @@ class Supervisor:
             self._allow()
             if now >= touch_at:
                 touch_at = now + TOUCH_S
+                self._note_holds()
                 for case in list(self._cases):
                     self._hold(case)
 
@@ -291,14 +303,14 @@ class Supervisor:
                 case.visit.verdict = Verdict.ENDED
                 self._pump(case)
 
-    def _holds(self) -> list[str]:
-        """For the worker's record: what has been in hand for over a second. Called from another thread."""
+    def _note_holds(self) -> None:
+        """For the worker's record: what has been in hand for over a second."""
         now = time.monotonic()
-        held: list[str] = []
-        for case in list(self._cases):
-            if now - case.since > 1.0:
-                held += [f"{case.visit.workflow}/{case.visit.request_id}/{p}" for p in case.visit.holds[:100]]
-        return sorted(set(held))[:1000]
+        held: set[str] = set()
+        for case in self._cases:
+            if now - case.since > HELD_S and case.visit.verdict is None:
+                held.update(f"{case.visit.workflow}/{case.visit.request_id}/{p}" for p in case.visit.holds[:HOLDS_MAX])
+        self._held = sorted(held)[:HOLDS_MAX]
 
     def _fence(self, visit: Visit) -> tuple[str, bytes]:
         return keys.active(visit.workflow, visit.request_id), codec.encode(Active(visit.epoch))
@@ -570,24 +582,3 @@ class Supervisor:
             )
         class_ = "lost_worker" if exit_.class_ == "killed" else exit_.class_
         return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, output=exit_.output)
-
-
-def run(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Be a worker until SIGTERM or SIGINT; the exit code.
-
-    Raises: ConfigError; StoreUnavailable if the store is away at the start.
-    """
-    parts = Parts(settings)
-
-    async def serve() -> None:
-        supervisor = Supervisor(parts, environ)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, supervisor.stop)
-        await supervisor.run()
-
-    try:
-        asyncio.run(serve())
-    finally:
-        parts.close()
-    return 0

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from mr.errors import MrError, StoreUnavailable, WatchLost
+from mr.errors import StoreUnavailable, WatchLost
 from mr.ports.store import Change, Store
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Watching:
             except StoreUnavailable as error:
                 _log.info("watching %s goes on later: %s", self._prefix, error)
                 self._stopping.wait(1.0)
-            except MrError:
+            except Exception:  # the thread has to outlive whatever one entry in the store may hold
                 _log.exception("watching %s met something that should not be", self._prefix)
                 self._stopping.wait(5.0)
 
