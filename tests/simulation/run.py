@@ -84,6 +84,8 @@ class _Seed:
             self.faults.rates = {kind: min(rate * 5, 0.3) for kind, rate in self.faults.rates.items()}
         slow = rng.choice((0.0, 0.3) if self.mode != "calm" else (0.0, 0.3, 0.8))
         self.job = Job(rng, deterministic=rng.random() < 0.4, may_fail=self.mode != "calm", slow=slow)
+        # Some storms last until the sweeper is at work in them.
+        self.storm_until = self.world.time + (rng.choice((2.0, 2.0, 2.0, 11.0)) if self.mode == "stormy" else 0.0)
         self.ledger = Ledger()
         self.workers: list[SimWorker] = []
         self.lives = 0
@@ -135,7 +137,7 @@ class _Seed:
             world.rates = self.faults.rates
             world.is_faulty = True
         self._client(world.rng.choice((1, 1, 2)))
-        world.run(lambda: self._all_ended() and (self.mode != "stormy" or world.time > 1002), 8.0)
+        world.run(lambda: self._all_ended() and world.time > self.storm_until, 12.0)
         world.is_faulty = False
         self._meddle()
         if not world.run(self._all_ended, END_WITHIN_S):

@@ -18,7 +18,7 @@ EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 STEPS_MAX = 150_000
 RARE = {
     "publish.before": 6.0, "publish.after": 12.0, "finish.before": 6.0, "finish.after": 4.0,
-    "read.after": 6.0, "backlog": 30.0,
+    "read.after": 6.0, "backlog": 20.0,
 }  # fmt: skip
 """How much likelier a kill is where processes seldom are."""
 
