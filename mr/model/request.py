@@ -61,13 +61,13 @@ class Active(msgspec.Struct, frozen=True):
     epoch: int
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What `replies/<front end>/<id>` holds: the request is over.
 
-    `pairs` is the result when it is small enough to stand here, else the reader fetches it from the records.
+    `pairs` is the result when it is small enough to stand here; empty where the reader fetches it from the records.
     """
 
     workflow_name: str
     state: RequestState
-    pairs: msgspec.Raw | None = None
+    pairs: msgspec.Raw = msgspec.Raw(b"")
     error: dict[str, Any] | None = None
