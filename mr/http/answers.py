@@ -1,0 +1,63 @@
+"""Answers with results: small ones in one piece, big ones as they are read.
+
+A result may be far bigger than the memory of a front end, so it is passed on piece by piece, and never parsed.
+A result counts as delivered when its last byte was handed to the kernel; only then may its request go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from flask import Response
+
+from mr.http.errors import JSON, RETRY_AFTER_S
+
+PIECE_BYTES = 256 * 1024
+"""What is shorter goes out with its length, in one piece."""
+
+_HEAD, _TAIL = b'{"result": {"pairs": [', b"]}}"
+
+
+def pending(status: int) -> Response:
+    """No result: not waited for (200), or not there yet (202)."""
+    answer = Response(b'{"result": null}', status, content_type=JSON)
+    if status == 202:
+        answer.headers["Retry-After"] = RETRY_AFTER_S
+    return answer
+
+
+def result(pieces: Iterable[bytes], on_delivered: Callable[[], None]) -> Response:
+    """The pairs of a request that succeeded; each piece is `pair,pair,…` in JSON.
+
+    Raises: what reading the first pieces raises.
+    """
+    parts = _document(pieces)
+    head: list[bytes] = []
+    size = 0
+    for part in parts:
+        head.append(part)
+        size += len(part)
+        if size > PIECE_BYTES:
+            return Response(_sent([b"".join(head)], parts, on_delivered), content_type=JSON)
+    answer = Response(_sent([b"".join(head)], (), on_delivered), content_type=JSON)
+    answer.content_length = size
+    return answer
+
+
+def _document(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    yield _HEAD
+    comma = False
+    for piece in pieces:
+        if piece:
+            if comma:
+                yield b","
+            yield piece
+            comma = True
+    yield _TAIL
+
+
+def _sent(head: Iterable[bytes], rest: Iterable[bytes], on_delivered: Callable[[], None]) -> Iterator[bytes]:
+    yield from head
+    yield from rest
+    # The server asks for more only after it has sent what it had.
+    on_delivered()

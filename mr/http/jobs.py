@@ -1,0 +1,214 @@
+"""`POST /job/<workflow>/<job>`: accept a request, and by default wait for its result."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import gevent
+from flask import Blueprint, Response, g, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+from mr import codec
+from mr.errors import InvalidArguments, MrError, RequestFailed, StoreUnavailable
+from mr.http import answers
+from mr.http.errors import ClientError, may_exist
+from mr.http.front_end import FrontEnd
+from mr.http.replies import Waiter
+from mr.model import ids, names
+from mr.model.request import Reply, RequestState
+
+BODY_S = 30.0
+"""A body that takes longer to arrive is not waited for."""
+LOOK_FIRST_S, LOOK_MAX_S = 10.0, 80.0
+"""How long a client waits before its request's own record is looked at, in case no reply ever comes; it doubles."""
+ADDRESS_MAX = 1000
+
+_YES, _NO = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
+
+
+def routes(front_end: FrontEnd) -> Blueprint:
+    """The route of jobs."""
+    blueprint = Blueprint("jobs", __name__)
+
+    @blueprint.post("/job/<workflow>/<job>")
+    def post(workflow: str, job: str) -> Response:
+        names.check("workflow", workflow)
+        names.check("job", job)
+        blocking = asks_to_block(request.args.getlist("blocking"))
+        body = read_body(front_end.settings.body_max_bytes)
+        context = {"requester_ip": requester_ip(request.environ, front_end.settings.remote_addr_header)}
+        r = ids.new_request_id()
+        with ExitStack() as stack:
+            waiter = stack.enter_context(front_end.room.expect(r)) if blocking else None
+            try:
+                front_end.threads.call(_accept, front_end, workflow, job, body, context, r, waiter is not None)
+            except MrError as error:
+                if may_exist(error):
+                    g.request_id = r
+                raise
+            g.request_id = r
+            reply = None if waiter is None else wait(front_end, waiter, workflow, r)
+        if reply is None:
+            return answers.pending(202 if blocking else 200)
+        if reply.state is not RequestState.SUCCEEDED:
+            front_end.deliveries.forget(workflow, r)
+        return finished(front_end, workflow, r, reply)
+
+    return blueprint
+
+
+def _accept(
+    front_end: FrontEnd, workflow: str, job: str, body: bytes, context: dict[str, Any], r: str, blocking: bool
+) -> None:
+    # Parsing belongs here too: a megabyte of JSON in the event loop would hold up everybody else.
+    front_end.parts.submission.submit(
+        workflow,
+        job,
+        arguments_of(body),
+        context=context,
+        is_blocking=blocking,
+        reply_to=front_end.id if blocking else None,
+        request_id=r,
+    )
+
+
+def asks_to_block(values: list[str]) -> bool:
+    """What `?blocking=` says; yes, if it is not there.
+
+    Raises: ClientError.
+    """
+    word = values[0].lower() if len(values) == 1 else ""
+    if not values or word in _YES:
+        return True
+    if word in _NO:
+        return False
+    raise ClientError("expected ?blocking= once, true or false", hint="1, 0, yes and no will do")
+
+
+def read_body(limit: int) -> bytes:
+    """The body of the request at hand, of at most `limit` bytes.
+
+    Raises: ClientError if it is not said to be JSON; RequestEntityTooLarge, RequestTimeout.
+    """
+    kind = request.mimetype
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
+        raise ClientError(f"expected the content type application/json, got: {kind[:100] or 'none'}")
+    if charset not in ("utf-8", "utf8"):
+        raise ClientError(f"expected the charset utf-8, got: {charset[:100]}")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ClientError("expected a body without Content-Encoding")
+    with gevent.Timeout(BODY_S, RequestTimeout(f"the body did not arrive in {BODY_S:g} s")):
+        return read_limited(request.environ["wsgi.input"], request.content_length, limit)
+
+
+def read_limited(stream: Any, length: int | None, limit: int) -> bytes:
+    """The body as it comes; `length` is None for one in chunks, whose end the server tells.
+
+    Raises: RequestEntityTooLarge, without reading what is announced as too large; ClientError if it breaks off.
+    """
+    if length is None or length <= limit:
+        body = bytearray()
+        try:
+            while len(body) <= limit and (piece := stream.read(limit + 1 - len(body))):
+                body += piece
+        except (ParseException, OSError) as error:
+            raise ClientError(f"the body cannot be read: {error}") from error
+        if length is not None and len(body) < length:
+            raise ClientError(f"the body broke off after {len(body)} of {length} bytes")
+        if len(body) <= limit:
+            return bytes(body)
+    raise RequestEntityTooLarge(f"the body is over the limit of {limit} bytes")
+
+
+def arguments_of(body: bytes) -> dict[str, Any]:
+    """The arguments in `{"arguments": {…}}`.
+
+    Raises: InvalidDocument, InvalidArguments.
+    """
+    document = codec.loads(body)
+    if not isinstance(document, dict) or "arguments" not in document:
+        raise InvalidArguments('expected an object with "arguments"', hint='{"arguments": {"key": "value"}}')
+    if unknown := sorted(name[:100] for name in document if name != "arguments"):
+        raise InvalidArguments(f'expected nothing beside "arguments", got: {", ".join(unknown[:10])}')
+    arguments = document["arguments"]
+    if not isinstance(arguments, dict):
+        raise InvalidArguments('expected "arguments" to be an object', hint='{"arguments": {"key": "value"}}')
+    return arguments
+
+
+def requester_ip(environ: dict[str, Any], header: str) -> str:
+    """The whole header that the settings name, else the address of the peer; empty behind a Unix socket."""
+    return str(environ.get(header) or environ.get("REMOTE_ADDR") or "")[:ADDRESS_MAX]
+
+
+def wait(front_end: FrontEnd, waiter: Waiter, w: str, r: str) -> Reply | None:
+    """The end of a request; None if it is not over when the wait must end.
+
+    It ends after MR_WAIT_MAX_S, when this process drains, and soon after the client has gone.
+    """
+    clock, room = front_end.parts.clock, front_end.room
+    started = clock.monotonic()
+    look_after_s = LOOK_FIRST_S
+    look_at = started + look_after_s
+    while not room.is_draining:
+        now = clock.monotonic()
+        left_s = started + front_end.settings.wait_max_s - now
+        reply = waiter.wait(max(0.0, min(left_s, front_end.probe_every_s)))
+        if reply is not None:
+            return reply
+        if left_s <= front_end.probe_every_s or has_gone(request.environ.get("gunicorn.socket")):
+            return None
+        if clock.monotonic() >= look_at:
+            look_after_s = min(2 * look_after_s, LOOK_MAX_S)
+            look_at = clock.monotonic() + look_after_s
+            reply = look(front_end, w, r)
+            if reply is not None:
+                return reply
+    return None
+
+
+def look(front_end: FrontEnd, w: str, r: str) -> Reply | None:
+    """The end of a request, from its own record."""
+    try:
+        record = front_end.threads.call(front_end.parts.results.request, w, r)
+    except StoreUnavailable:
+        return None
+    return Reply(workflow_name=w, state=record.state, error=record.error) if record.state.is_final else None
+
+
+def has_gone(socket: Any) -> bool:
+    """Whether the client has closed its side; a waiting server learns that only by asking the kernel."""
+    if socket is None:
+        return False
+    poll = select.poll()
+    try:
+        poll.register(socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True  # the socket is closed already
+
+
+def finished(front_end: FrontEnd, w: str, r: str, reply: Reply) -> Response:
+    """The answer for a request that is over.
+
+    Raises: RequestFailed.
+    """
+    if reply.state is not RequestState.SUCCEEDED:
+        report = reply.error or {"class": "cancelled", "type": "Cancelled", "message": f"request {reply.state.value}"}
+        raise RequestFailed(f"request {r} {reply.state.value}: {report['message']}", report)
+    inline = bytes(reply.pairs)
+    pieces = [inline[1:-1]] if inline else read_pairs(front_end, w, r)
+    return answers.result(pieces, lambda: front_end.deliveries.delivered(w, r))
+
+
+def read_pairs(front_end: FrontEnd, w: str, r: str) -> Iterator[bytes]:
+    """The pairs of a succeeded request, each piece read in a native thread when it is asked for."""
+    call = front_end.threads.call
+    pieces = call(front_end.parts.results.pairs, w, r)
+    while (piece := call(next, pieces, None)) is not None:
+        yield piece.blob

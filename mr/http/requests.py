@@ -1,0 +1,46 @@
+"""`/request/…`: look at a request, and fetch its result later."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import NotAcceptable
+
+from mr import codec
+from mr.errors import RequestNotFound
+from mr.http import answers
+from mr.http.errors import JSON
+from mr.http.front_end import FrontEnd
+from mr.http.jobs import finished
+from mr.model import names
+from mr.model.request import Reply, Request
+
+
+def routes(front_end: FrontEnd) -> Blueprint:
+    """The routes of requests."""
+    blueprint = Blueprint("requests", __name__)
+
+    @blueprint.get("/request/<workflow>/<request_id>")
+    def show(workflow: str, request_id: str) -> Response:
+        # The picture comes first, so that it is what a browser and `*/*` will get.
+        if request.accept_mimetypes.best_match(["image/png", JSON]) != JSON:
+            raise NotAcceptable("there is no picture of a request yet; ask with Accept: application/json")
+        return Response(codec.encode(record(workflow, request_id)), content_type=JSON)
+
+    @blueprint.get("/request/<workflow>/<request_id>/result")
+    def result(workflow: str, request_id: str) -> Response:
+        found = record(workflow, request_id)
+        if not found.state.is_final:
+            return answers.pending(202)
+        return finished(
+            front_end, workflow, request_id, Reply(workflow_name=workflow, state=found.state, error=found.error)
+        )
+
+    def record(workflow: str, request_id: str) -> Request:
+        names.check("workflow", workflow)
+        if not names.is_request_id(request_id):
+            raise RequestNotFound("expected the id of a request: 40 lowercase hex digits")
+        found = front_end.threads.call(front_end.parts.results.request, workflow, request_id)
+        g.request_id = request_id
+        return found
+
+    return blueprint
