@@ -1,4 +1,7 @@
-"""Simulated store and broker: the ports, kept in memory, at the mercy of the world."""
+"""Simulated store and broker: the ports, kept in memory, at the mercy of the world.
+
+They pass the contract suites in a world without faults (`real_time.py`), so that they promise what real ones do.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mr.errors import BrokerUnavailable, NotFound, StoreUnavailable, ValueRefused
-from mr.ports.broker import MESSAGE_MAX_BYTES, Backlog, Publication, Publisher
+import msgspec
+
+from mr.errors import BrokerUnavailable, NotFound, StoreUnavailable, ValueRefused, WatchLost
+from mr.ports.broker import MESSAGE_MAX_BYTES, Backlog, Delivery, Publication, Publisher
 from mr.ports.store import (
     Abilities,
     Absent,
@@ -42,6 +47,8 @@ class SimStore(Store):
         self._revision = 0
         self._granted = 0
         self._away_until = 0.0
+        self._is_closed = False
+        self._forgotten = 0
         self.changes: list[Change] = []
         self.observers: list[Any] = []
 
@@ -67,7 +74,10 @@ class SimStore(Store):
 
     def range(self, prefix: str, *, after: str = "", limit: int = 1000, keys_only: bool = False) -> Page:
         self._enter("read")
-        return self.page(prefix, after, limit)
+        page = self.page(prefix, after, limit)
+        if not keys_only:
+            return page
+        return msgspec.structs.replace(page, entries=[msgspec.structs.replace(e, value=b"") for e in page.entries])
 
     def page(self, prefix: str, after: str = "", limit: int = 10**9) -> Page:
         self._expire()
@@ -80,26 +90,31 @@ class SimStore(Store):
 
     def count(self, prefix: str) -> int:
         self._enter("read")
+        self._expire()
         return len(self._below(prefix))
 
     def delete_prefix(self, prefix: str, *, limit: int = 1000) -> int:
         self._enter("commit")
-        names = self._below(prefix)[: min(limit, 3)]
+        self._expire()
+        # Small steps give a storm more places to strike.
+        names = self._below(prefix)[: min(limit, 3) if self._world.is_faulty else limit]
         for name in names:
             self._remove(name)
         return len(names)
 
     def watch(self, prefix: str, after_revision: int) -> Watch:
-        return SimWatch(self, prefix, after_revision)
+        return SimWatch(self, self._world, prefix, after_revision)
 
     def revision(self) -> int:
+        self._enter("read")
+        self._expire()
         return self._revision
 
     def grant(self, ttl_s: float) -> Lease:
         self._enter("commit")
         self._granted += 1
-        lease = Lease(self._granted, ttl_s)
-        self._leases[lease.id] = (self._world.time + ttl_s, ttl_s, set())
+        lease = Lease(self._granted, max(ttl_s, self.abilities.lease_ttl_min_s))
+        self._leases[lease.id] = (self._world.time + lease.ttl_s, lease.ttl_s, set())
         return lease
 
     def keep(self, lease: Lease) -> bool:
@@ -116,12 +131,19 @@ class SimStore(Store):
         self._end_lease(lease.id)
 
     def close(self) -> None:
-        pass
+        self._is_closed = True
+
+    def forget(self) -> None:
+        """Keep no change from before now, as after a compaction."""
+        self._forgotten = self._revision
+        self.changes = []
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _enter(self, kind: str) -> None:
         self._world.step(f"{kind}.before")
+        if self._is_closed:
+            raise StoreUnavailable("the store is closed")
         if self._world.strikes("store_away"):
             self._away_until = self._world.time + self._world.rng.choice((0.1, 1.0, 4.0))
         if self._world.time < self._away_until:
@@ -130,6 +152,10 @@ class SimStore(Store):
 
     def _check(self, t: Transaction) -> None:
         keys = [operation.key for operation in t.operations]
+        for key in (*keys, *(condition.key for condition in t.conditions), *t.reads):
+            _check_key(key)
+        if any(isinstance(o, Put) and len(o.value) > self.limits.value_bytes for o in t.operations):
+            raise ValueRefused("too big a value")
         if len(set(keys)) < len(keys):
             raise ValueRefused("a key twice")
         size = sum(len(o.key) + (len(o.value) if isinstance(o, Put) else 0) for o in t.operations)
@@ -188,6 +214,7 @@ class SimStore(Store):
         if old is None:
             insort(self._names, put.key)
         self.entries[put.key] = entry
+        self._free(put.key)
         if put.lease is not None:
             self._leases[put.lease.id][2].add(put.key)
         self.changes.append(Change(put.key, entry, self._revision))
@@ -199,11 +226,24 @@ class SimStore(Store):
         if old is None:
             return
         del self._names[bisect_left(self._names, key)]
+        self._free(key)
         if bump:
             self._revision += 1
         self.changes.append(Change(key, None, self._revision))
         for observer in self.observers:
             observer(key, old, None)
+
+    def _free(self, key: str) -> None:
+        """Take the key out of the lease that it was put under."""
+        for _, _, names in self._leases.values():
+            names.discard(key)
+
+    def look(self, prefix: str, after: int) -> list[Change]:
+        """Changes for a watch. Raises: WatchLost."""
+        self._expire()
+        if after < self._forgotten:
+            raise WatchLost(f"wants what came after {after}, and all up to {self._forgotten} is forgotten")
+        return [c for c in self.changes if c.revision > after and c.key.startswith(prefix)]
 
     def _find(self, key: str) -> Entry | None:
         self._expire()
@@ -228,25 +268,35 @@ class SimStore(Store):
             self._remove(key)
 
 
+def _check_key(key: str) -> None:
+    try:
+        if not key.encode():
+            raise ValueRefused("a key must not be empty")
+    except UnicodeEncodeError as error:
+        raise ValueRefused("a key must be text") from error
+
+
 class SimWatch(Watch):
     """Changes from the store's whole history; late, as a watch may be."""
 
-    def __init__(self, store: SimStore, prefix: str, after: int) -> None:
-        self._store, self._prefix, self._after = store, prefix, after
+    def __init__(self, store: SimStore, world: World, prefix: str, after: int) -> None:
+        self._store, self._world, self._prefix, self._after = store, world, prefix, after
+        self._is_closed = False
 
     def next(self, timeout_s: float) -> list[Change]:
-        deadline = self._store._world.time + timeout_s
-        while True:
-            self._store._world.step("watch", 0.01)
-            found = [c for c in self._store.changes if c.revision > self._after and c.key.startswith(self._prefix)]
+        deadline = self._world.time + timeout_s
+        while not self._is_closed:
+            self._world.step("watch", 0.01)
+            found = self._store.look(self._prefix, self._after)
             if found:
                 self._after = found[-1].revision
                 return found
-            if self._store._world.time >= deadline:
-                return []
+            if self._world.time >= deadline:
+                break
+        return []
 
     def close(self) -> None:
-        pass
+        self._is_closed = True
 
 
 class _Held:
@@ -258,23 +308,33 @@ class _Held:
         self.taken_at = 0.0
 
 
-class SimDelivery:
+class SimDelivery(Delivery):
     """One delivery; finishing it late, after it timed out, does nothing."""
 
     def __init__(self, broker: SimBroker, held: _Held) -> None:
-        self._broker, self._held, self._attempt = broker, held, held.attempts
+        self._broker, self._held = broker, held
         self.topic, self.body, self.attempts = held.topic, held.body, held.attempts
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the broker still waits for the answer to this very delivery."""
+        held = self._held
+        return held.attempts == self.attempts and held.owner is not None and held in self._broker.held
 
     def finish(self) -> None:
         self._broker.world.step("finish.before")
-        if self._held.attempts == self._attempt and self._held.owner is not None and self._held in self._broker.held:
+        if self.is_live:
             self._broker.held.remove(self._held)
         self._broker.world.step("finish.after")
 
     def requeue(self, delay_s: float = 0.0) -> None:
-        if self._held.attempts == self._attempt:
+        if self.is_live:
             self._held.owner = None
             self._held.visible_at = self._broker.world.time + delay_s
+
+    def touch(self) -> None:
+        if self.is_live:
+            self._held.taken_at = self._broker.world.time
 
 
 class SimBroker(Publisher):
@@ -315,7 +375,8 @@ class SimBroker(Publisher):
         for topic in topics:
             mine = [held for held in self.held if held.topic == topic]
             flying = sum(held.owner is not None for held in mine)
-            found[topic] = Backlog(waiting=len(mine) - flying, in_flight=flying)
+            delayed = sum(held.owner is None and held.visible_at > self.world.time for held in mine)
+            found[topic] = Backlog(waiting=len(mine) - flying - delayed, in_flight=flying, delayed=delayed)
         return found
 
     def instances(self) -> Mapping[str, str]:
