@@ -7,8 +7,11 @@ against the store: what is done is skipped, what is due becomes the visit's work
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import count
+from threading import Lock
 
 from mr import codec
 from mr.codec import Items
@@ -24,6 +27,9 @@ from mr.rules.fan_in import Facts, Shape
 from mr.services.datasets import Datasets
 from mr.services.progress import Visit
 from mr.services.work import Worker
+
+SURVEYS_MAX = 8
+"""Requests whose newest survey is kept; one of a million children has a few thousand facts."""
 
 
 class Briefing:
@@ -41,6 +47,8 @@ class Briefing:
         self._definitions, self._known = definitions, known
         self._worker = worker
         self._counter = count(1)
+        self._surveys: OrderedDict[tuple[str, str], _Survey] = OrderedDict()
+        self._lock = Lock()
 
     def open_quickly(self, message: Message) -> Visit | None:
         """A visit, if that takes no read; else None, and `open` is for a thread that may wait."""
@@ -51,14 +59,16 @@ class Briefing:
             return None
         return self._first_time(message, definitions)
 
-    def open(self, message: Message, *, again: bool = False) -> Visit | None:
+    def open(self, message: Message, *, again: bool = False, since: float | None = None) -> Visit | None:
         """A visit, read from the store as far as needed; None if the request is over.
 
+        `since`: the message has been here since then, on the worker's clock; what was read later will do for it.
+        When a broker forgets everything, hundreds come again at once, and each look reads the whole request.
         Raises: StoreUnavailable.
         """
         if not (again or message.again) and message.levels:
             return self._first_time(message, self._definitions(message.w, message.set))
-        return self._once_more(message)
+        return self._once_more(message, since)
 
     def _visit(
         self,
@@ -95,7 +105,7 @@ class Briefing:
             visit.add_map(message.p, message.from_, message.to, items)
         return visit
 
-    def _once_more(self, message: Message) -> Visit | None:
+    def _once_more(self, message: Message, since: float | None) -> Visit | None:
         w, r = message.w, message.r
         active = self._store.get(keys.active(w, r))
         entry = self._store.get(keys.request(w, r))
@@ -104,7 +114,7 @@ class Briefing:
         if codec.decode(active.value, Active, where=active.key).epoch != message.epoch:
             return None
         request = codec.decode(entry.value, Request, where=entry.key)
-        facts = survey(self._store, w, r)
+        facts = self._facts(w, r, since)
         levels = {
             p: Level(shape.count, shape.slice, shape.step or "", shape.session, shape.execution)
             for p, shape in facts.manifests.items()
@@ -126,6 +136,32 @@ class Briefing:
                 case "end":
                     visit.add_end()
         return visit
+
+
+    def _facts(self, w: str, r: str, since: float | None) -> Facts:
+        """A survey of the request that began after `since`; one of its own if that is not said."""
+        if since is None:
+            return survey(self._store, w, r)
+        with self._lock:
+            found = self._surveys.setdefault((w, r), _Survey())
+            self._surveys.move_to_end((w, r))
+            if len(self._surveys) > SURVEYS_MAX:
+                self._surveys.popitem(last=False)
+        with found.lock:
+            if found.began <= since:
+                began = self._worker.now()
+                found.facts = survey(self._store, w, r)
+                found.began = began
+            return found.facts
+
+
+class _Survey:
+    """The newest survey of one request, and when it began. Whoever comes meanwhile waits for it under the lock."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.began = -math.inf
+        self.facts = Facts()
 
 
 def due_for(facts: Facts, message: Message) -> Iterator[fan_in.Due]:
