@@ -85,6 +85,8 @@ class SimWorker:
         self.visits: dict[Visit, tuple[SimDelivery, Message]] = {}
         self.busy: set[Visit] = set()
         self.capabilities = capabilities
+        # Where handlers are that slow, nobody takes what he cannot start.
+        self.visits_max = 1 if min(job.pace) > 10 else 3
         self.topics = routing.topics(W, sorted(capabilities))
         definitions = Definitions(store, job)
         self.datasets = Datasets(store)
@@ -117,9 +119,9 @@ class SimWorker:
                 work = visit.next(world.rng.choice((1, 2, 8)))
                 if work is not None:
                     self._run(visit, work)
-            elif len(self.visits) < 3:
+            elif len(self.visits) < self.visits_max:
                 self._take()
-                world.step("idle", 0.002 if self.visits else 0.06)
+                world.step("idle", 0.002 if self.visits else 0.2)
             else:
                 world.step("idle", 0.01)
 
@@ -169,7 +171,7 @@ class SimWorker:
     def _executes(self, p: str) -> None:
         node = self.job.nodes.get(p)
         slow = node is not None and node.is_slow
-        self.world.step("execute", self.world.rng.choice((0.05, 0.6, 4.0)) if slow else 0.001)
+        self.world.step("execute", self.world.rng.choice(self.job.pace) if slow else 0.001)
 
     def _run_map(self, visit: Visit, work: MapWork) -> None:
         world, r = self.world, visit.request_id
@@ -321,7 +323,7 @@ class SimWorker:
                     self._again(delivery, message)
                 else:
                     delivery.finish()
-            world.step("idle", 0.004 if self.visits else 0.08)
+            world.step("idle", 0.004 if self.visits else 0.2)
 
     def _again(self, delivery: SimDelivery, message: Message) -> None:
         try:

@@ -29,16 +29,19 @@ class Node(msgspec.Struct):
 class Job:
     """A job of random shape: depth 1 to 4, up to 8 children each."""
 
-    def __init__(self, rng: random.Random, *, deterministic: bool, may_fail: bool, slow: float) -> None:
+    def __init__(
+        self, rng: random.Random, *, deterministic: bool, may_fail: bool, slow: float,
+        pace: tuple[float, ...], depth_max: int,
+    ) -> None:  # fmt: skip
         self.rng = rng
-        self.depth = rng.choice((1, 2, 2, 3, 3, 4))
+        self.depth = min(rng.choice((1, 2, 2, 3, 3, 4)), depth_max)
         self.deterministic = deterministic
         self.nodes: dict[str, Node] = {}
         self.mapper_capability = [rng.choice(("general", "general", "gpu")) for _ in range(self.depth)]
         self.reducer_capability = [rng.choice(("general", "general", "gpu")) for _ in range(self.depth)]
         self.attempts = rng.choice((None, 3))
         self.is_big = rng.random() < 0.2
-        self.slow = slow
+        self.slow, self.pace = slow, pace
         self._grow("0", 0)
         leaves = [p for p, node in self.nodes.items() if not node.variants]
         self.fails = may_fail and bool(leaves) and rng.random() < 0.25
