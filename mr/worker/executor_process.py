@@ -14,12 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from array import array
 from collections import deque
@@ -37,6 +35,7 @@ from mr.model.handler import Handler
 from mr.worker import frames, output
 from mr.worker.executor import EXIT_MEMORY, Start
 from mr.worker.frames import Cell
+from mr.worker.leftovers import Folder
 
 START_TIMEOUT_S = 30.0
 TRIM_EVERY_S = 0.1
@@ -128,7 +127,7 @@ class ExecutorProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._output = -1
-        self._directory = ""
+        self._folder: Folder | None = None
         self._cell: Cell | None = None
         self._transport: asyncio.Transport | None = None
         self._defined: set[tuple[str, str]] = set()
@@ -154,7 +153,7 @@ class ExecutorProcess:
         loop = asyncio.get_running_loop()
         self._gone = loop.create_future()
         self._ready = loop.create_future()
-        self._directory = tempfile.mkdtemp(prefix="mr-executor-")
+        self._folder = Folder()
         ours, theirs = socket.socketpair()
         cell = os.memfd_create("mr-cell", os.MFD_CLOEXEC)
         self._output = output.create()
@@ -162,7 +161,7 @@ class ExecutorProcess:
             os.ftruncate(cell, Cell.SIZE)
             self._cell = Cell(cell)
             self._cell.clear()
-            self._process = self._spawn(theirs.fileno(), cell)
+            self._process = self._spawn(theirs.fileno(), cell, str(self._folder.path))
             self._pidfd = os.pidfd_open(self._process.pid)
         except BaseException:
             ours.close()
@@ -183,13 +182,13 @@ class ExecutorProcess:
             await self.kill()
             raise ConfigError([ready.problem])
 
-    def _spawn(self, channel: int, cell: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, channel: int, cell: int, directory: str) -> subprocess.Popen[bytes]:
         start = Start(
             socket=channel,
             cell=cell,
             output=self._output,
             parent=os.getpid(),
-            directory=self._directory,
+            directory=directory,
             memory_bytes=self._memory_bytes,
             output_bytes=self._output_bytes,
             scope_factory=self._scope_factory,
@@ -200,8 +199,8 @@ class ExecutorProcess:
             stdout=self._output,
             stderr=self._output,
             pass_fds=(channel, cell, self._output),
-            cwd=self._directory,
-            env=self._environment(),
+            cwd=directory,
+            env=self._environment() | {"TMPDIR": directory},
             start_new_session=True,
         )
 
@@ -213,7 +212,6 @@ class ExecutorProcess:
         }
         path = [str(Path(mr.__file__).resolve().parent.parent), *kept.get("PYTHONPATH", "").split(os.pathsep)]
         kept["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
-        kept["TMPDIR"] = self._directory
         return kept
 
     @property
@@ -494,7 +492,8 @@ class ExecutorProcess:
         if self._cell is not None and self._process_ended:
             self._cell.close()
             self._cell = None
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.remove()
 
 
 def _signal_name(number: int) -> str:

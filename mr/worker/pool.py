@@ -10,6 +10,7 @@ from typing import Any
 from mr.settings import HandlerSettings
 from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
+from mr.worker.leftovers import remove_leftovers
 from mr.worker.run import Run
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class Pool:
         self._is_closing = False
 
     async def start(self) -> None:
-        """Start all executors. Raises: ConfigError, ExecutorGone."""
+        """Start all executors, once what killed supervisors left is gone. Raises: ConfigError, ExecutorGone."""
+        await asyncio.to_thread(remove_leftovers)
         for slot in self.slots:
             slot.executor = await self._start_one()
         self._spawn(self._keep_spare())
