@@ -22,7 +22,7 @@ Method = Callable[Concatenate["OneByOne", Given], Answer]
 
 
 def _locked(method: Callable[Concatenate[SimStore, Given], Answer]) -> Method[Given, Answer]:
-    def call(self: OneByOne, *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+    def call(self: OneByOne, /, *args: Given.args, **kwargs: Given.kwargs) -> Answer:
         with self.turn:
             return method(self, *args, **kwargs)
 
