@@ -29,7 +29,7 @@ from tests.servers_nsq import NsqdServer
 
 PAIRS = ("embedded", "cluster")
 BOUND_S = {"embedded": 15.0, "cluster": 30.0}
-"""A request is over this long after a fault, at the latest."""
+"""A request is over this long after a fault, at the latest; a process that is stopped is a fault until it goes on."""
 EXECUTORS = 2
 KEEP_REQUESTS_S = 30.0
 """Longer than a trial looks at a request after its end, short enough to see the cleaner at work."""
@@ -116,8 +116,7 @@ class Deployment:
         """
         wait_for("the front end answers", self._does_front_end_answer, READY_S)
         wait_for("the running workers, and no others, are on record", self._are_workers_on_record, READY_S)
-        for worker in self.workers:
-            wait_for(f"{worker.name} has executors", lambda worker=worker: len(executors(worker)) >= EXECUTORS, READY_S)
+        wait_for("each worker has its executors", self._are_executors_there, READY_S)
         for process in self.processes:
             self._was_started.update(process.family)
 
