@@ -31,7 +31,7 @@ from mr.model.dataset import Payload
 from mr.model.definitions import DefinitionSet
 from mr.model.invocation import ErrorReport, Manifest, report_as_dict
 from mr.model.message import Level, Message, seal
-from mr.model.request import Active, Request, RequestState
+from mr.model.request import Active, Reply, Request, RequestState
 from mr.model.workflow import Workflow
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
@@ -214,6 +214,9 @@ class Submission:
         if ended.due_at is not None:
             operations.append(Put(keys.due(ended.due_at, w, r), b"{}"))
         operations.append(Put(keys.stopped(w, r), codec.encode({"epoch": ended.epoch})))
+        if ended.reply_to is not None:
+            reply = Reply(workflow_name=w, state=ended.state, error=ended.error)
+            operations.append(Put(keys.replies(ended.reply_to, r), codec.encode(reply)))
         operations.append(Delete(keys.active(w, r)))
         condition = At(keys.request(w, r), version)
         if self._store.abilities.transactions:

@@ -16,7 +16,7 @@ from mr.model import names
 from mr.model.request import RequestState
 from mr.rules import keys
 from tests.unit import front_ends
-from tests.unit.front_ends import Site, ends_silently, fails, succeeds, succeeds_in_chunks, worker
+from tests.unit.front_ends import DEADLINE_S, Site, ends_silently, fails, succeeds, succeeds_in_chunks, worker
 
 
 @pytest.fixture
@@ -105,13 +105,12 @@ def test_a_failed_handler_answers_with_its_exception(site: Site) -> None:
 def test_a_cancelled_request_answers_as_a_failed_one(site: Site) -> None:
     waiting = site.in_background(site.post)
     r = next(iter(site.until(site.requests)))
-    site.parts.submission.cancel("w", r)
-    # A cancellation writes no reply: the request's own record is what tells.
-    answer = site.in_background(lambda: site.client.get(f"/request/w/{r}/result")).get()
-    assert answer.status_code == 500
-    assert answer.headers["X-MR-EXCEPTION-TYPE"] == "Cancelled"
-    site.front_end.drain()
-    assert waiting.get(timeout=20).status_code == 202
+    site.parts.submission.cancel("w", r, reason="enough")
+    for answer in (waiting.get(timeout=DEADLINE_S), site.client.get(f"/request/w/{r}/result")):
+        assert answer.status_code == 500
+        assert answer.headers["X-MR-EXCEPTION-TYPE"] == "Cancelled"
+        assert answer.headers["X-MR-EXCEPTION-MESSAGE"] == "enough"
+        assert answer.get_json()["error"]["class"] == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +248,7 @@ def test_a_client_that_has_gone_is_not_waited_for_and_its_request_goes_on(site: 
     waiting = site.in_background(lambda: site.post(environ_overrides={"gunicorn.socket": ours}))
     r = next(iter(site.until(site.requests)))
     theirs.close()
-    answer = waiting.get(timeout=20)
+    answer = waiting.get(timeout=DEADLINE_S)
     assert answer.status_code == 202
     assert not len(site.front_end.room)
     assert site.requests()[r].state is RequestState.RUNNING
@@ -270,7 +269,7 @@ def test_a_draining_front_end_sends_everybody_home_with_their_ids(site: Site) ->
     waiting = [site.in_background(site.post) for _ in range(3)]
     site.until(lambda: len(site.requests()) == 3 and len(site.front_end.room) == 3)
     site.front_end.drain()
-    found = [greenlet.get(timeout=20) for greenlet in waiting]
+    found = [greenlet.get(timeout=DEADLINE_S) for greenlet in waiting]
     assert {answer.status_code for answer in found} == {202}
     assert {answer.headers["X-MR-REQUEST-ID"] for answer in found} == set(site.requests())
     late = site.post()
@@ -284,7 +283,7 @@ def test_many_clients_wait_at_the_same_time_and_each_gets_its_own(site: Site) ->
 
     with worker(site.parts, echo):
         waiting = [site.in_background(site.post) for _ in range(50)]
-        found = [greenlet.get(timeout=20) for greenlet in waiting]
+        found = [greenlet.get(timeout=DEADLINE_S) for greenlet in waiting]
     for answer in found:
         assert answer.get_json() == {"result": {"pairs": [["id", answer.headers["X-MR-REQUEST-ID"]]]}}
 
