@@ -5,6 +5,7 @@ Adapters are imported when they are asked for, so that a command pays only for w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,16 @@ class Parts:
             endpoints = [str(endpoint) for endpoint in url.endpoints]
             return Etcd3Store(endpoints, username=url.username, password=url.password)
         raise ConfigError([f"MR_STORE: expected sqlite or etcd3, {url.kind} is not built yet"])
+
+    @cached_property
+    def maintain(self) -> Callable[[], None] | None:
+        """What one worker does for the store every minute; None where the store looks after itself."""
+        if self.settings.store.url.kind != "etcd3":
+            return None
+        from mr.adapters.stores.etcd3 import Etcd3Store, Maintenance
+
+        assert isinstance(self.store, Etcd3Store)
+        return Maintenance(self.store)
 
     @cached_property
     def publisher(self) -> Publisher:

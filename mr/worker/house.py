@@ -1,4 +1,4 @@
-"""House-keeping of a worker, in a thread of its own: lease and record, receipts, sweeping, cleaning, definitions.
+"""House-keeping of a worker, in a thread of its own: lease and record, receipts, sweeping, cleaning, the store.
 
 Nothing here is needed for a right result; all of it saves work, or brings back what was lost.
 """
@@ -28,10 +28,15 @@ LEASE_S = 2.0
 TICK_S = 0.6
 SWEEP_S = 1.0
 SWEEP_IDLE_S = 5.0
+MAINTAIN_S = 60.0
 
 
 class House:
-    """One thread; `stop` ends it and gives the lease back."""
+    """One thread; `stop` ends it and gives the lease back.
+
+    `maintain` is what the store wants done every minute by the leader, if anything. It must not take long: the lease
+    is kept by the same thread.
+    """
 
     def __init__(
         self,
@@ -47,16 +52,17 @@ class House:
         slots: int,
         holds: Callable[[], list[str]],
         on_fleet: Callable[[int, int], None],
+        maintain: Callable[[], None] | None = None,
     ) -> None:
         self._name, self._store, self._receipts = name, store, receipts
         self._sweeper, self._cleaner, self._clock = sweeper, cleaner, clock
         self._capabilities, self._workflows, self._slots = list(capabilities), workflows, slots
-        self._holds, self._on_fleet = holds, on_fleet
+        self._holds, self._on_fleet, self._maintain = holds, on_fleet, maintain
         self._started_at = stamp(clock.now())
         self._lease: Lease | None = None
         self._record = b""
         self._is_leader = False
-        self._sweep_at = 0.0
+        self._sweep_at = self._maintain_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="house", daemon=True)
 
@@ -84,6 +90,7 @@ class House:
             self._keep_lease()
             self._receipts.flush()
             self._sweep()
+            self._maintain_store()
         except (StoreUnavailable, StoreFull, BrokerUnavailable) as error:
             _log.info("house-keeping goes on later: %s", error)
         except Exception:  # the thread has to outlive whatever one entry in the store may hold
@@ -126,6 +133,12 @@ class House:
             self._sweeper.sweep()
         removed = self._cleaner.clean() if self._is_leader else 0
         self._sweep_at = now + (SWEEP_IDLE_S if is_idle and not removed else SWEEP_S)
+
+    def _maintain_store(self) -> None:
+        now = self._clock.monotonic()
+        if self._maintain is not None and self._is_leader and now >= self._maintain_at:
+            self._maintain_at = now + MAINTAIN_S
+            self._maintain()
 
     def _leads(self) -> bool:
         """Whether this worker leads; who does not looks at the fleet only. Two leaders are harmless."""

@@ -134,6 +134,7 @@ class Supervisor:
             slots=len(self._pool.slots),
             holds=lambda: self._held,
             on_fleet=self._on_fleet,
+            maintain=self._parts.maintain,
         )
         definitions = Watching(
             "definitions", self._parts.store, keys.WORKFLOWS, look=self._look_for_workflows,

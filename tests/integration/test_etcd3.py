@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mr.adapters.stores.etcd3 import Etcd3Store
+from mr.adapters.stores.etcd3 import Etcd3Store, Maintenance
 from mr.errors import NotFound, StoreFull, StoreUnavailable, ValueRefused, WatchLost
-from mr.ports.store import Absent, At, Change, Delete, Equals, Put, Transaction, Watch
+from mr.ports.store import Absent, At, Change, Delete, Entry, Equals, Put, Transaction, Watch
 from tests.servers import EtcdServer, free_ports, program
 
 DEADLINE_S = 20.0
@@ -336,6 +336,58 @@ def test_compaction_of_what_is_gone_or_yet_to_come_is_left_alone(store: Etcd3Sto
     store.compact(1)
     store.compact(store.revision() + 1000)
     assert store.count("a") == 1
+
+
+def test_maintenance_forgets_what_is_old_enough_and_disturbs_nobody(store: Etcd3Store):
+    maintain = Maintenance(store, keep_s=0.2)
+    start = put(store, "a/1", b"old")
+    put(store, "a/1", b"new")
+    with store.watch("a/", store.revision()) as busy, store.watch("idle/", store.revision()) as idle:
+        assert idle.next(0.1) == []
+        maintain()
+        last = put(store, "a/1", b"newest")
+        assert len(collect(busy, 1)) == 1
+        with store.watch("a/", start - 1) as watch:
+            assert len(collect(watch, 3)) == 3  # nothing is forgotten yet
+
+        def is_forgotten() -> bool:
+            maintain()
+            with store.watch("a/", start - 1) as watch:
+                try:
+                    watch.next(0.1)
+                except WatchLost:
+                    return True
+            return False
+
+        deadline = time.monotonic() + DEADLINE_S
+        while not is_forgotten():
+            assert time.monotonic() < deadline, "nothing is forgotten"
+        assert store.get("a/1") == Entry("a/1", b"newest", last, start)
+        assert store.commit(Transaction(conditions=[At("a/1", last)], operations=[Put("a/1", b"more")])).succeeded
+        put(store, "idle/1")
+        assert [change.key for change in collect(busy, 1)] == ["a/1"]
+        assert [change.key for change in collect(idle, 1)] == ["idle/1"]
+
+
+@pytest.mark.kills
+def test_maintenance_goes_on_after_etcd_was_away_and_lost_its_past(server: EtcdServer, open_store):
+    store = open_store(server.endpoint)
+    maintain = Maintenance(store, keep_s=0.0)
+    for number in range(5):
+        put(store, "a", str(number).encode())
+    maintain()
+    server.kill()
+    with pytest.raises(StoreUnavailable):
+        maintain()
+    server.wipe()
+    server.start()
+    maintain()
+    first = put(store, "a", b"anew")
+    put(store, "a", b"again")
+    maintain()
+    maintain()
+    with store.watch("a", first - 1) as watch, pytest.raises(WatchLost):
+        collect(watch, 3)
 
 
 @pytest.mark.kills

@@ -6,13 +6,15 @@ how a watch survives a cut in `etcd3_watch`.
 
 The hard parts are etcd's limits (128 operations a branch, about 1.5 MB, no key twice), which are checked before
 anything is sent; and its quota: when the file is full it refuses puts and leases but still deletes, and space comes
-back only after `compact` and `reclaim`, which nobody does by default.
+back only after `compact`, which `Maintenance` does, and `reclaim`, which nobody does by default.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import time
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -25,6 +27,9 @@ from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store
 
 # Compacting a million revisions or rewriting a file of some GiB takes its time; etcd answers when it is done.
 HOUSEKEEPING_TIMEOUT_S = 120.0
+
+KEEP_S = 300.0
+"""A watch that was cut off for less finds everything it missed."""
 
 
 class EtcdStatus(msgspec.Struct, frozen=True):
@@ -115,15 +120,18 @@ class Etcd3Store(Store):
         answer = self._gateway.call("/v3/maintenance/status", b"{}", wire.decode_status)
         return EtcdStatus(answer.version, answer.db_size, answer.db_size_in_use)
 
-    def compact(self, revision: int) -> None:
+    def compact(self, revision: int, *, waits: bool = True) -> None:
         """Forget what entries were before `revision`. Watches that are further behind end with WatchLost.
 
-        Returns when it is done, which etcd does little by little beside its work. A revision already compacted, or
-        not reached yet, is left alone.
+        etcd frees the space little by little beside its work; who `waits` returns when that is done. A revision
+        already compacted, or not reached yet, is left alone.
         """
-        body = b'{"revision":%d,"physical":true}' % revision
         with contextlib.suppress(NotFound):
-            self._housekeep("/v3/kv/compaction", body)
+            if waits:
+                self._housekeep("/v3/kv/compaction", b'{"revision":%d,"physical":true}' % revision)
+            else:
+                body = b'{"revision":%d}' % revision
+                self._gateway.call("/v3/kv/compaction", body, wire.decode_nothing, writes=True)
 
     def reclaim(self) -> None:
         """Give back the space that compaction freed, and let etcd take writes again after its quota was used up.
@@ -143,6 +151,30 @@ class Etcd3Store(Store):
     def _housekeep(self, path: str, body: bytes, only: int | None = None) -> None:
         timeout_s = HOUSEKEEPING_TIMEOUT_S
         self._gateway.call(path, body, wire.decode_nothing, writes=True, only=only, timeout_s=timeout_s)
+
+
+class Maintenance:
+    """Compacts etcd to what it was `keep_s` ago; to be called about once a minute, by one process of the cluster.
+
+    A call forgets what one interval wrote, so the steps are small, and waits for no space to be freed. The first
+    compaction comes `keep_s` after the first call, for the past before that is not known by time. Where the server
+    compacts by itself, or two processes do this, whatever was compacted already is left alone.
+    """
+
+    def __init__(self, store: Etcd3Store, *, keep_s: float = KEEP_S) -> None:
+        self._store = store
+        self._keep_s = keep_s
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def __call__(self) -> None:
+        """Note where etcd stands, and forget what is old enough. Raises: StoreUnavailable; the next call goes on."""
+        now = time.monotonic()
+        self._seen.append((now, self._store.revision()))
+        old = 0
+        while self._seen[0][0] < now - self._keep_s:
+            old = self._seen.popleft()[1]
+        if old:
+            self._store.compact(old, waits=False)
 
 
 def _range_of(answer: wire.TransactionAnswer, number: int) -> wire.RangeAnswer:

@@ -1,0 +1,100 @@
+"""House-keeping: who leads looks after the store, and nobody else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mr.adapters.stores.etcd3 import Maintenance
+from mr.errors import StoreUnavailable
+from mr.ports.store import Put, Transaction
+from mr.rules import keys
+from mr.services.sweeper import Sweeper
+from mr.settings import Settings
+from mr.wiring import Parts
+from mr.worker.house import MAINTAIN_S, SWEEP_IDLE_S, House
+
+
+class StillClock:
+    """Time that only the test lets pass."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    parts = Parts(Settings.from_env({"MR_STORE": f"sqlite:///{tmp_path}/mr.db"}))
+    yield parts
+    parts.close()
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+def house(parts: Parts, clock: StillClock, name: str, maintain: Callable[[], None]) -> House:
+    sweeper = Sweeper(parts.store, parts.publisher, parts.registry.definitions, clock, parts.message_key)
+    return House(
+        name=name, store=parts.store, receipts=parts.receipts, sweeper=sweeper, cleaner=parts.cleaner, clock=clock,
+        capabilities=["general"], workflows=list, slots=1, holds=list, on_fleet=lambda workers, slots: None,
+        maintain=maintain,
+    )  # fmt: skip
+
+
+def test_the_leader_alone_maintains_the_store_once_a_minute(parts: Parts, clock: StillClock) -> None:
+    calls: list[str] = []
+    leader = house(parts, clock, "leader", lambda: calls.append("leader"))
+    other = house(parts, clock, "other", lambda: calls.append("other"))
+    for _ in range(2):
+        leader._tick()
+        other._tick()
+    assert calls == ["leader"]
+    clock.seconds += MAINTAIN_S
+    leader._tick()
+    other._tick()
+    assert calls == ["leader", "leader"]
+    parts.store.commit(Transaction(operations=[Put(keys.SWEEPER, b"other")]))
+    clock.seconds += MAINTAIN_S
+    leader._tick()
+    other._tick()
+    other._tick()
+    assert calls[2:] == ["other"]
+
+
+def test_maintenance_that_fails_stops_nothing_and_is_tried_again(parts: Parts, clock: StillClock) -> None:
+    tries: list[float] = []
+
+    def fail() -> None:
+        tries.append(clock.seconds)
+        raise StoreUnavailable("away")
+
+    leader = house(parts, clock, "leader", fail)
+    leader._tick()
+    clock.seconds += SWEEP_IDLE_S
+    leader._tick()
+    assert parts.store.get(keys.worker("leader")) is not None
+    assert len(tries) == 1
+    clock.seconds += MAINTAIN_S
+    leader._tick()
+    assert len(tries) == 2
+
+
+def test_a_store_that_looks_after_itself_has_no_maintenance(parts: Parts) -> None:
+    assert parts.maintain is None
+
+
+def test_etcd_has_maintenance() -> None:
+    parts = Parts(Settings.from_env({"MR_STORE": "etcd3://127.0.0.1:2379", "MR_BROKER": "nsq://127.0.0.1:4150"}))
+    assert isinstance(parts.maintain, Maintenance)
+    parts.close()
