@@ -114,3 +114,21 @@ def _due_slice(facts: Facts, p: str, shape: Shape, number: int, first: int, to: 
             yield from due(facts, below)
     if missing < min(stop, to):
         yield Due(kind="map", p=p, first=missing, to=min(stop, to))
+
+
+def is_recorded(facts: Facts, p: str, child: int) -> bool:
+    """Whether the result of a child of mapper `p` stands, in its slice or alone."""
+    number = child // facts.manifests[p].slice
+    return number in facts.done.get(p, ()) or child in facts.parts.get(p, {}).get(number, ())
+
+
+def due_above(facts: Facts, p: str, child: int) -> Iterator[Due]:
+    """What is due at mapper `p` now that the result of a child stands: the end of its slice, or the reduce."""
+    shape = facts.manifests[p]
+    number = child // shape.slice
+    start, stop = fan_out.bounds(number, shape.slice, shape.count)
+    if number not in facts.done.get(p, ()):
+        if len(facts.parts.get(p, {}).get(number, ())) == stop - start:
+            yield Due(kind="slice", p=p, first=number, to=number + 1)
+    elif is_complete(facts, p):
+        yield Due(kind="end" if p == ids.ROOT else "reduce", p=p)

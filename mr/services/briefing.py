@@ -165,17 +165,18 @@ class _Survey:
 
 
 def due_for(facts: Facts, message: Message) -> Iterator[fan_in.Due]:
-    """What a message that comes again still asks for. What it asked for is done if something above it is."""
-    p = message.p
-    while p != ids.ROOT:
-        parent, child = ids.parent(p)
-        shape = facts.manifests.get(parent)
-        if shape is None:
+    """What a message that comes again still asks for.
+
+    What it asked for may be done. Then perhaps its worker died before it could climb, and this message is the only
+    trace of that: so what has become due above by it is asked for, too.
+    """
+    for path in ids.ancestors(message.p)[1:]:
+        parent, child = ids.parent(path)
+        if parent not in facts.manifests:
             return
-        number = child // shape.slice
-        if number in facts.done.get(parent, ()) or child in facts.parts.get(parent, {}).get(number, ()):
+        if fan_in.is_recorded(facts, parent, child):
+            yield from fan_in.due_above(facts, parent, child)
             return
-        p = parent
     if message.kind == "map":
         yield from fan_in.due(facts, message.p, message.from_, message.to)
     else:
