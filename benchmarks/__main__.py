@@ -42,6 +42,7 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--celery-prefetch", type=int, default=tuned.celery_prefetch)
     parser.add_argument("--dramatiq-threads", type=int, default=tuned.dramatiq_threads)
+    parser.add_argument("--dramatiq-prefetch", type=int, default=tuned.dramatiq_prefetch)
     return parser
 
 
@@ -51,6 +52,7 @@ def run(given: argparse.Namespace) -> int:
         appendfsync=given.appendfsync,
         celery_prefetch=given.celery_prefetch,
         dramatiq_threads=given.dramatiq_threads,
+        dramatiq_prefetch=given.dramatiq_prefetch,
     )
     options = Options(
         disk=data_folder(given.folder),

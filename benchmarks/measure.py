@@ -6,22 +6,62 @@ keeps one bad minute from deciding.
 
 from __future__ import annotations
 
+import os
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from benchmarks.processes import BenchmarkError, Usage
+from benchmarks.processes import BenchmarkError, Crew, Usage, busy_s
 
 Figures = dict[str, float]
 """What a turn measured, by name; the name ends in its unit."""
 
 
+DISTURBED_PERCENT = 15.0
+"""More of a core than this used by strangers, and a turn's figures are not to be trusted."""
+
+
 class Turn(msgspec.Struct, frozen=True):
-    """One turn of one contestant: its figures, and what its programs used while they were measured."""
+    """One turn of one contestant: its figures, and what its programs used while they were measured.
+
+    `others_percent` of a core went to programs that have nothing to do with the benchmark; None if nobody looked.
+    """
 
     figures: Figures
     usage: dict[str, Usage] = {}
+    others_percent: float | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        return self.others_percent is not None and self.others_percent > DISTURBED_PERCENT
+
+
+class Meter:
+    """Watches a stretch of time: what the programs of a turn use, and what strangers take from them."""
+
+    def __init__(self, crew: Crew | None = None) -> None:
+        self._crew = crew
+        self._before = crew.usage() if crew is not None else {}
+        self._own, self._busy, self._begun = _own_s(), busy_s(), time.monotonic()
+
+    def turn(self, figures: Figures) -> Turn:
+        """The turn, if these are its figures and it ends now."""
+        passed, busy, own = time.monotonic() - self._begun, busy_s() - self._busy, _own_s() - self._own
+        after = self._crew.usage() if self._crew is not None else {}
+        used = {
+            name: Usage(cpu_s=round(after[name].cpu_s - before.cpu_s, 2), peak_mb=after[name].peak_mb)
+            for name, before in self._before.items()
+        }
+        others = busy - own - sum(one.cpu_s for one in used.values())
+        return Turn(figures, used, round(max(0.0, others) / passed * 100, 1))
+
+
+def _own_s() -> float:
+    """CPU seconds of the benchmark itself, and of its clients and commands that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 class Contestant(msgspec.Struct, frozen=True):
@@ -32,22 +72,30 @@ class Contestant(msgspec.Struct, frozen=True):
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """A bound on a contestant's figure: as a ratio to a peer's (`peer_figure` if it has another name), or as it is."""
+    """A bound on a contestant's figure: as a ratio to the peer's, or as it is.
+
+    Where the contestant's figure `needs` is less than `needs_at_least`, the two did not do the same work, and nothing
+    is judged.
+    """
 
     contestant: str
     figure: str
     bound: float
     at_most: bool
     peer: str | None = None
-    peer_figure: str | None = None
+    needs: str | None = None
+    needs_at_least: float = 0.0
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of a goal. `value` is the ratio, or the figure where there is no peer."""
+    """What became of a goal. `value` is the ratio, or the figure where there is no peer.
+
+    `is_met` is None where the contestant did other work than the goal is about.
+    """
 
     goal: Goal
     value: float
-    is_met: bool
+    is_met: bool | None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -91,10 +139,13 @@ def judge(goals: Sequence[Goal], standings: Mapping[str, Standing]) -> list[Verd
     verdicts = []
     for goal in goals:
         mine = _median(standings, goal.contestant, goal.figure)
-        theirs = 1.0 if goal.peer is None else _median(standings, goal.peer, goal.peer_figure or goal.figure)
+        theirs = 1.0 if goal.peer is None else _median(standings, goal.peer, goal.figure)
         if mine is not None and theirs:
             value = mine / theirs
-            verdicts.append(Verdict(goal, value, value <= goal.bound if goal.at_most else value >= goal.bound))
+            is_met: bool | None = value <= goal.bound if goal.at_most else value >= goal.bound
+            if goal.needs and (_median(standings, goal.contestant, goal.needs) or 0.0) < goal.needs_at_least:
+                is_met = None
+            verdicts.append(Verdict(goal, value, is_met))
     return verdicts
 
 

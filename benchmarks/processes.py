@@ -52,6 +52,14 @@ class _Entry(msgspec.Struct, frozen=True):
     cpu_s: float
 
 
+def busy_s() -> float:
+    """CPU seconds that all cores were busy since the machine started, those taken by its host included."""
+    user, nice, system, _idle, _waiting, *interrupts = (
+        int(ticks) for ticks in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + sum(interrupts)) / _TICKS_PER_S
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listened on a moment ago, all different."""
     sockets = [socket.socket() for _ in range(count)]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import Machine
-from benchmarks.measure import Goal, Standing, Turn, Verdict
+from benchmarks.measure import DISTURBED_PERCENT, Goal, Standing, Turn, Verdict
 from benchmarks.peers.contestants import Tuning
 
 NOTES = {
@@ -56,7 +56,9 @@ def show_turn(name: str, number: int, turn: Turn | str) -> None:
     if isinstance(turn, str):
         say(f"  turn {number}  {name}  failed: {turn}")
     else:
-        say(f"  turn {number}  {name}  " + "  ".join(f"{key} {_number(value)}" for key, value in turn.figures.items()))
+        figures = "  ".join(f"{key} {_number(value)}" for key, value in turn.figures.items())
+        disturbed = f"  disturbed: others used {turn.others_percent:.0f} % of a core" if turn.is_disturbed else ""
+        say(f"  turn {number}  {name}  {figures}{disturbed}")
 
 
 def show(finding: Finding) -> None:
@@ -79,6 +81,12 @@ def show(finding: Finding) -> None:
         for verdict in finding.verdicts:
             goals.add_row(*_row(verdict))
         _console.print(goals)
+    turns = [turn for standing in finding.standings.values() for turn in standing.turns]
+    if disturbed := [turn for turn in turns if turn.is_disturbed]:
+        say(
+            f"Do not trust this: in {len(disturbed)} of {len(turns)} turns other programs used more than "
+            f"{DISTURBED_PERCENT:g} % of a core. Run it again when the machine has nothing else to do."
+        )
 
 
 def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
@@ -86,7 +94,10 @@ def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
     unit = " x" if goal.peer else ""
     sign = "<=" if goal.at_most else ">="
     measured = f"{verdict.value:.2f}{unit}" if goal.peer else _number(verdict.value)
-    mark = "met" if verdict.is_met else "missed"
+    if verdict.is_met is None:
+        mark = f"not comparable: {goal.needs} below {goal.needs_at_least:g}"
+    else:
+        mark = "met" if verdict.is_met else "missed"
     return goal.contestant, goal.figure, goal.peer or "", measured, f"{sign} {goal.bound:g}{unit}", mark
 
 

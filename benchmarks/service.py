@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -41,10 +45,14 @@ KEPT = {"MR_CLEANUP_MANDATORY_QUIET_PERIOD_S": "86400"}
 
 
 class Service(msgspec.Struct, frozen=True):
-    """mr while it runs: its front end's port, and the environment for commands beside it."""
+    """mr while it runs: its front end's port, the environment for commands beside it.
+
+    `messages` says how many messages its broker has been given so far.
+    """
 
     port: int
     environment: dict[str, str]
+    messages: Callable[[], int]
 
     def tree_size(self, request_id: str) -> int:
         """How many invocations of a request can be read now, all of them done.
@@ -86,7 +94,7 @@ def embedded(crew: Crew, extra: Mapping[str, str]) -> Service:
     [port] = free_ports(1)
     crew.start("mr dev", [*program(), "dev", "--bind", f"{HOST}:{port}"], environment)
     crew.wait_for_http(port)
-    return Service(port, environment)
+    return Service(port, environment, partial(_messages_in_file, crew.folder / "mr.db"))
 
 
 def cluster(crew: Crew, extra: Mapping[str, str]) -> Service:
@@ -113,7 +121,20 @@ def cluster(crew: Crew, extra: Mapping[str, str]) -> Service:
     crew.start("mr worker", [*program(), "worker"], environment)
     crew.start("mr web", [*program(), "web", "--bind", f"{HOST}:{port}"], environment)
     crew.wait_for_http(port)
-    return Service(port, environment)
+    return Service(port, environment, partial(_messages_in_nsqd, http_port))
+
+
+def _messages_in_file(path: Path) -> int:
+    """The counter in the SQLite file from which messages get their ids."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        [count] = database.execute("SELECT next_message FROM meta").fetchone()
+    return int(count)
+
+
+def _messages_in_nsqd(http_port: int) -> int:
+    """What nsqd counts itself, over all topics."""
+    with urllib.request.urlopen(f"http://{HOST}:{http_port}/stats?format=json") as answer:
+        return sum(int(topic["message_count"]) for topic in json.load(answer)["topics"])
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:

@@ -22,13 +22,17 @@ CORES = os.cpu_count() or 1
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
-    """What was tried to find the peers' best; the defaults are what won on two cores."""
+    """What can be tried to find the peers' best; the defaults are what won on two cores.
+
+    Fronts: Celery's answers with the least CPU from threads, Dramatiq's from gevent; a second gunicorn worker gained
+    nothing. Dramatiq with 1, 2, 4 threads was slower than with 8, 16 gained nothing; a prefetch of 100 saves a tenth
+    of the CPU, of 1000 no more.
+    """
 
     appendfsync: str = "everysec"
     celery_prefetch: int = 16
-    dramatiq_threads: int = 4
-    front_class: str = "gevent"
-    front_workers: int = 1
+    dramatiq_threads: int = 8
+    dramatiq_prefetch: int = 100
 
 
 def start_celery(crew: Crew, tuning: Tuning) -> int:
@@ -46,17 +50,17 @@ def start_celery(crew: Crew, tuning: Tuning) -> int:
     ]
     worker += ["--pool=prefork", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
     crew.start("celery worker", worker, environment)
-    return _front(crew, python, "celery", environment, tuning)
+    return _front(crew, python, "celery", environment, ["--worker-class=gthread", "--threads=8"])
 
 
 def start_dramatiq(crew: Crew, tuning: Tuning) -> int:
     """Start Dramatiq behind Flask; returns the port of the front end."""
     python = install.python()
-    environment = _redis(crew, tuning)
+    environment = {**_redis(crew, tuning), "dramatiq_queue_prefetch": str(tuning.dramatiq_prefetch)}
     worker: list[str | Path] = [python, "-m", "dramatiq", "benchmarks.peers.dramatiq_tasks", f"--processes={CORES}"]
     worker += [f"--threads={tuning.dramatiq_threads}"]
     crew.start("dramatiq worker", worker, environment)
-    return _front(crew, python, "dramatiq", environment, tuning)
+    return _front(crew, python, "dramatiq", environment, ["--worker-class=gevent"])
 
 
 def _redis(crew: Crew, tuning: Tuning) -> dict[str, str]:
@@ -88,7 +92,7 @@ def _redis(crew: Crew, tuning: Tuning) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "BENCH_REDIS": f"redis://{HOST}:{port}/0"}
 
 
-def _front(crew: Crew, python: Path, peer: str, environment: Mapping[str, str], tuning: Tuning) -> int:
+def _front(crew: Crew, python: Path, peer: str, environment: Mapping[str, str], kind: list[str]) -> int:
     [port] = free_ports(1)
     command: list[str | Path] = [
         python,
@@ -98,8 +102,7 @@ def _front(crew: Crew, python: Path, peer: str, environment: Mapping[str, str], 
         "--bind",
         f"{HOST}:{port}",
     ]
-    command += ["--worker-class", tuning.front_class, "--workers", str(tuning.front_workers), "--keep-alive", "75"]
-    command += ["--log-level", "warning"]
+    command += [*kind, "--workers=1", "--keep-alive=75", "--log-level=warning"]
     crew.start(f"{peer} front", command, environment)
     crew.wait_for_http(port)
     return port
