@@ -6,6 +6,7 @@ from mr.model.message import Message
 from mr.ports.broker import Delivery
 from mr.services.progress import Visit
 from mr.worker.executor_process import ExecutorProcess
+from mr.worker.frames import Stage
 from mr.worker.run import Run
 
 
@@ -23,7 +24,8 @@ class Slot:
     """A place for one executor, and what runs on it.
 
     `verdict` says why this side ends the executor, if it does: `timeout`, `void` (its visit is over), `unfed` or
-    `gone` (its input cannot be read), `drained`.
+    `gone` (its input cannot be read), `drained`. `stage` is the child and stage seen last, `stage_since_s` how long
+    the child had run by then.
     """
 
     def __init__(self, number: int) -> None:
@@ -32,6 +34,8 @@ class Slot:
         self.case: Case | None = None
         self.run: Run | None = None
         self.verdict = ""
+        self.stage: tuple[int, Stage] | None = None
+        self.stage_since_s = 0.0
 
     @property
     def is_free(self) -> bool:
@@ -43,6 +47,6 @@ class Slot:
         case = self.case
         assert case is not None
         case.slots.discard(self)
-        self.run = self.case = None
+        self.run = self.case = self.stage = None
         self.verdict = ""
         return case

@@ -55,12 +55,13 @@ class ExecutorGone(MrError):
 
 
 class Current(msgspec.Struct, frozen=True):
-    """What an executor does now: the child, since how many seconds, and how many of the run are finished.
+    """What an executor does now: the child and its stage, since how many seconds it runs, how many are finished.
 
     The time in which this side did not read, so that the executor may have had to wait, is not counted.
     """
 
     child: int
+    stage: frames.Stage
     seconds: float
     finished: int
 
@@ -71,7 +72,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     `killed`: by `kill()`, or idle and closed. `exit`: by itself, `code` is set. `signal`: by a signal other than
     KILL, `detail` names it. `lost_worker`: SIGKILL from outside, or by itself; the two look the same. `memory`:
     out of memory outside of a handler. `protocol`: it sent what is no frame. `child` is what ran, None if nothing
-    did; `output` what that child had printed; `run` the id of the run that was not finished.
+    did, in `stage`; `output` what that child had printed; `run` the id of the run that was not finished.
     """
 
     class_: Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
@@ -79,6 +80,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     code: int = 0
     run: int | None = None
     child: int | None = None
+    stage: frames.Stage = "map"
     output: str = ""
 
 
@@ -269,6 +271,9 @@ class ExecutorProcess:
         self._output_bytes = frame.limits.output
         self._pauses.clear()
         self._cell.integers[Cell.FINISHED] = 0
+        # Ids are unique within a visit only: a stop of another visit's run must not end this one before it starts,
+        # or its work goes back to the queue, comes again under the same id, and so on without end.
+        self._cell.integers[Cell.STOP] = frames.NO_RUN
         self._write(frames.pack(frame, b"" if items is None else frames.pack_items(items)))
         if self._trimming is None:
             self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
@@ -301,13 +306,14 @@ class ExecutorProcess:
             return None
         integers, floats = self._cell.integers, self._cell.floats
         while True:
-            child, started = integers[Cell.CHILD], floats[Cell.STARTED]
-            if child == integers[Cell.CHILD]:
+            word, started = integers[Cell.CHILD], floats[Cell.STARTED]
+            if word == integers[Cell.CHILD]:
                 break
-        if child == frames.NO_CHILD:
+        if word == frames.NO_CHILD:
             return None
+        child, stage = Cell.split(word)
         now = time.monotonic()
-        return Current(child, max(0.0, now - started - self._paused_s(started, now)), integers[Cell.FINISHED])
+        return Current(child, stage, max(0.0, now - started - self._paused_s(started, now)), integers[Cell.FINISHED])
 
     def _paused_s(self, start: float, now: float) -> float:
         pauses = [*self._pauses, (self._paused_since, now)] if self._paused_since is not None else self._pauses
@@ -459,9 +465,12 @@ class ExecutorProcess:
     def _how(self) -> Exit:
         assert self._process is not None
         assert self._cell is not None
-        child: int | None = self._cell.integers[Cell.CHILD]
+        word = self._cell.integers[Cell.CHILD]
         running = self._run is not None
-        child = child if running and child != frames.NO_CHILD else None
+        child: int | None = None
+        stage: frames.Stage = "map"
+        if running and word != frames.NO_CHILD:
+            child, stage = Cell.split(word)
         status = self._process.returncode
         class_: Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
         if self._kill_asked:
@@ -482,6 +491,7 @@ class ExecutorProcess:
             code=status,
             run=self._run,
             child=child,
+            stage=stage,
             output=self.printed() if running else "",
         )
 

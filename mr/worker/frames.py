@@ -34,10 +34,14 @@ HEADER_BYTES_MAX = 64 * 1024 * 1024
 BODY_BYTES_MAX = 256 * 1024 * 1024
 PREFIX = struct.Struct("<II")
 NO_CHILD = 2**64 - 1
+COMBINE, REDUCE = 1 << 32, 2 << 32
+"""Added to the number of the child in the shared memory."""
 NO_RUN = 2**64 - 1
 
 Kind = Literal["arguments", "rows", "pairs"]
+Stage = Literal["map", "combine", "reduce"]
 InputKind = Literal["rows", "datasets", "pairs"]
+_STAGES: tuple[Stage, ...] = ("map", "combine", "reduce")
 
 
 class HandlerName(msgspec.Struct, frozen=True):
@@ -191,7 +195,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
     id: int
     child: int
-    kind: Literal["map", "combine", "reduce"]
+    kind: Stage
     class_: str = msgspec.field(name="class")
     type: str
     message: str
@@ -288,10 +292,11 @@ def _items(body: bytes, start: int, lengths: array[int]) -> Items:
 class Cell:
     """The shared memory: `child` u64 · `started` f64 · `finished` u64 · `stop` u64.
 
-    `integers[CHILD]` is the child that runs, or NO_CHILD; `floats[STARTED]` the CLOCK_MONOTONIC second at which it
-    began, written before the child's number, so that a reader may see too young a start, never too old a one.
-    `integers[STOP]` is the id of a run that shall start no further child: an id, not a flag, so that a stop that comes
-    late cannot hit the next run.
+    `integers[CHILD]` is the child that runs, or NO_CHILD. While it combines or reduces, COMBINE or REDUCE is added: in
+    one word, so that a stage costs one write, and a child that begins none.
+    `floats[STARTED]` is the CLOCK_MONOTONIC second at which the child began, written before its number, so that a
+    reader may see too young a start, never too old a one.
+    `integers[STOP]` is the id of the run if it shall start no further child, else NO_RUN.
     """
 
     CHILD, STARTED, FINISHED, STOP = range(4)
@@ -302,6 +307,11 @@ class Cell:
         self._view = memoryview(self._memory)
         self.integers: memoryview[Any] = self._view.cast("Q")
         self.floats: memoryview[Any] = self._view.cast("d")
+
+    @staticmethod
+    def split(word: int) -> tuple[int, Stage]:
+        """The child and its stage that a word at CHILD stands for."""
+        return word & 0xFFFFFFFF, _STAGES[min(word >> 32, 2)]
 
     def clear(self) -> None:
         """Nothing runs, nothing is to be stopped."""

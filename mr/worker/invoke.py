@@ -20,7 +20,7 @@ from itertools import chain
 from os import SEEK_END, lseek
 from time import monotonic
 from types import GeneratorType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -30,6 +30,8 @@ from mr.worker.bodies import Bodies
 from mr.worker.combined import Combined, Few, GroupSink, Many, PairSpool, RowSpool, custom_rows
 from mr.worker.failures import describe
 from mr.worker.frames import (
+    COMBINE,
+    REDUCE,
     Cell,
     Chunk,
     Failed,
@@ -42,6 +44,7 @@ from mr.worker.frames import (
     Returned,
     RunMap,
     RunReduce,
+    Stage,
     pack_items,
 )
 from mr.worker.inputs import Inputs
@@ -57,8 +60,6 @@ _NOTHING = object()
 _arguments: Callable[[bytes], list[list[tuple[Any, Any]]]]
 _arguments = msgspec.json.Decoder(list[list[tuple[Any, Any]]]).decode
 _pairs: Callable[[bytes], list[Pair]] = msgspec.json.Decoder(list[tuple[Any, Any]]).decode
-
-Stage = Literal["map", "combine", "reduce"]
 
 
 class Reports(Protocol):
@@ -164,6 +165,7 @@ class Runner:
                 return None
             self._combined = combined
             self._stage = "reduce"
+            self._cell.integers[Cell.CHILD] = self._number | REDUCE
             self._session.writable = False
             return self._fused(self._reduce(order.reducer, combined.results))
         except BaseException as error:  # a handler's: whatever it is, it must not end the executor
@@ -181,7 +183,7 @@ class Runner:
             receive(inputs)
             self._number, self._current.child = order.child, None
             self._started = self._cell.floats[Cell.STARTED] = monotonic()
-            self._cell.integers[Cell.CHILD] = order.child
+            self._cell.integers[Cell.CHILD] = order.child | REDUCE
             self._stage, self._combined = "reduce", None
             self._session.begin({key: bytes(value) for key, value in order.session.items()}, writable=False)
             try:
@@ -231,6 +233,7 @@ class Runner:
 
     def _combine(self, name: HandlerName, pairs: list[Pair] | Sink) -> Combined:
         self._stage = "combine"
+        self._cell.integers[Cell.CHILD] = self._number | COMBINE
         spot = self._spots.get("combine") or self._spot("combine", name)
         if isinstance(pairs, PairSpool):
             results = pairs.results()

@@ -57,6 +57,13 @@ class Run:
         self._line: deque[Callable[[], None]] = deque()
         self._is_void = False
 
+    def handler(self, stage: frames.Stage) -> str:
+        """The name of the handler that runs in a stage."""
+        step = self.visit.definitions.steps[self.work.step]
+        if stage == "combine" and step.combiner is not None:
+            return step.combiner
+        return step.mapper if stage == "map" and isinstance(self.work, MapWork) else step.reducer
+
     # -- frames ---------------------------------------------------------------------------------------------------
 
     def results(self, frame: frames.Results, items: Items, us: array[int]) -> None:

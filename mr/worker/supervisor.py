@@ -42,6 +42,7 @@ from mr.worker.case import Case, Slot
 from mr.worker.committing import CommitThread, Stopped
 from mr.worker.executor_process import ExecutorGone, Exit
 from mr.worker.feeding import Feeding
+from mr.worker.frames import Stage
 from mr.worker.house import House
 from mr.worker.pool import Pool
 from mr.worker.run import Run
@@ -344,7 +345,7 @@ class Supervisor:
 
     def _open(self, delivery: Delivery, message: Message, again: bool) -> None:
         self._read(
-            partial(self._briefing.open, message, again=again),
+            partial(self._briefing.open, message, again=again, since=time.monotonic()),
             partial(self._opened, delivery, message),
             partial(self._not_opened, delivery, message),
         )
@@ -531,8 +532,12 @@ class Supervisor:
         current = executor.current()
         if current is None:
             return
-        timeout_s = self._timeout_s(run)
-        if timeout_s is not None and current.seconds > timeout_s and not slot.verdict:
+        if slot.stage != (current.child, current.stage):
+            # Only of its first stage is it known when it began: a later one begins when it is first seen.
+            is_first = current.stage == "map" or isinstance(run.work, ReduceWork)
+            slot.stage, slot.stage_since_s = (current.child, current.stage), 0.0 if is_first else current.seconds
+        timeout_s = self._timeout_s(run, current.stage)
+        if timeout_s is not None and current.seconds - slot.stage_since_s > timeout_s and not slot.verdict:
             slot.verdict = "timeout"
             self._task(executor.kill())
         elif isinstance(run.work, MapWork) and (not self._is_alone or self._pool.free() is not None):
@@ -541,17 +546,18 @@ class Supervisor:
             if fan_out.gives_back(left=left, finished=current.finished, running_s=running_s, current_s=current.seconds):
                 executor.stop_after_current()
 
-    def _timeout_s(self, run: Run) -> float | None:
-        definitions, work = run.visit.definitions, run.work
-        reference = definitions.mapper(work.step) if isinstance(work, MapWork) else definitions.reducer(work.step)
-        return reference.timeout_s if reference.timeout_s is not None else self._settings.handlers.timeout_s
+    def _timeout_s(self, run: Run, stage: Stage) -> float | None:
+        timeout_s = run.visit.definitions.handlers[run.handler(stage)].timeout_s
+        return timeout_s if timeout_s is not None else self._settings.handlers.timeout_s
 
     def _executor_ended(self, slot: Slot, run: Run, exit_: Exit) -> None:
         run.died(exit_, partial(self._run_died, slot, run, exit_))
 
     def _run_died(self, slot: Slot, run: Run, exit_: Exit) -> None:
         """Blame exactly the child that ran; what was not reported of the others runs again."""
-        verdict = slot.verdict
+        verdict, stage = slot.verdict, exit_.stage
+        if verdict == "timeout" and slot.stage is not None:
+            stage = slot.stage[1]  # that was too long, wherever the executor got to before it was killed
         case = slot.release()
         visit, work = run.visit, run.work
         if visit.verdict is not None or verdict in ("void", "drained"):
@@ -563,7 +569,7 @@ class Supervisor:
             self._give_up(case, work)
             return
         elif isinstance(work, ReduceWork):
-            visit.record(work, Failed(child=0, report=self._blame(run, exit_, verdict)))
+            visit.record(work, Failed(child=0, report=self._blame(run, stage, exit_, verdict)))
             visit.finished(work)
         else:
             child = exit_.child
@@ -571,15 +577,14 @@ class Supervisor:
                 # Between two children: nobody is to blame.
                 visit.finished(work, run.reported, keep=True)
             else:
-                visit.record(work, Failed(child=child, report=self._blame(run, exit_, verdict)))
+                visit.record(work, Failed(child=child, report=self._blame(run, stage, exit_, verdict)))
                 visit.finished(work, run.reported, keep=True, without=child)
         self._pump(case)
 
-    def _blame(self, run: Run, exit_: Exit, verdict: str) -> ErrorReport:
+    def _blame(self, run: Run, stage: Stage, exit_: Exit, verdict: str) -> ErrorReport:
+        handler, output = run.handler(stage), exit_.output
         if verdict == "timeout":
-            timeout_s = self._timeout_s(run)
-            return ErrorReport(
-                class_="timeout", type="Timeout", message=f"still running after {timeout_s:g} s", output=exit_.output
-            )
+            message = f"still running after {self._timeout_s(run, stage):g} s"
+            return ErrorReport(class_="timeout", type="Timeout", message=message, handler=handler, output=output)
         class_ = "lost_worker" if exit_.class_ == "killed" else exit_.class_
-        return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, output=exit_.output)
+        return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, handler=handler, output=output)

@@ -19,6 +19,8 @@ from mr.worker.executor_process import ExecutorProcess, Exit
 from mr.worker.frames import HandlerName, Limits
 
 DEADLINE_S = 20.0
+SAME_ID = 1
+"""Ids of runs are unique within a visit only, so runs that follow each other may well have the same."""
 RETURN = "yield MrConfigureToReturn()\n"
 SAME = RETURN + "for pair in arguments:\n    yield pair\n"
 SUM = "for key, values in results:\n    yield key, sum(values)\n"
@@ -113,7 +115,6 @@ class Bench:
         self.exits: list[Exit] = []
         self.gone: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.process = ExecutorProcess(on_exit=self._on_exit, environ=options.pop("environ", os.environ), **options)
-        self._runs = 0
 
     def _on_exit(self, how: Exit) -> None:
         self.exits.append(how)
@@ -148,9 +149,8 @@ class Bench:
     ) -> Recorder:
         """Begin to run one child for each list of pairs in `arguments`."""
         recorder = Recorder()
-        self._runs += 1
         frame = frames.RunMap(
-            id=self._runs,
+            id=SAME_ID,
             workflow="flow",
             request="f" * 40,
             parent="0.5",
@@ -180,9 +180,8 @@ class Bench:
     ) -> Recorder:
         """Begin a reduce, whose input the test sends."""
         recorder = Recorder()
-        self._runs += 1
         frame = frames.RunReduce(
-            id=self._runs,
+            id=SAME_ID,
             workflow="flow",
             request="f" * 40,
             path="0.5",
