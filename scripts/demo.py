@@ -52,7 +52,8 @@ class Processes:
     def start(self, name: str, command: list[str], environ: dict[str, str]) -> None:
         """Start a server; what it says goes into a file."""
         with (self._folder / f"{name}.log").open("wb") as log:
-            self._started.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+            process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self._started.append(process)
 
     def check(self) -> None:
         """Stop the demo if a server has ended."""
@@ -174,8 +175,9 @@ def run(is_cluster: bool) -> int:
         (start_cluster if is_cluster else start_embedded)(processes, folder, environ)
         mr("workflow", "create", "samples", "Sample handlers.", environ=environ)
         mr("handler", "sync", "samples", str(handlers_for(is_cluster, folder)), environ=environ)
-        mr("step", "create", "samples", "count_range", "Count one range.", "words_count", "", "words_sum", environ=environ)
-        mr("step", "create", "samples", "count_files", "Cut into ranges.", "words_ranges", "", "words_sum", environ=environ)
+        step = ("step", "create", "samples")
+        mr(*step, "count_range", "Count one range.", "words_count", "", "words_sum", environ=environ)
+        mr(*step, "count_files", "Cut files into ranges.", "words_ranges", "", "words_sum", environ=environ)
         mr("job", "create", "samples", "count", "Count words.", "count_files", environ=environ)
         begun = time.monotonic()
         answer = mr(

@@ -137,7 +137,6 @@ class Briefing:
                     visit.add_end()
         return visit
 
-
     def _facts(self, w: str, r: str, since: float | None) -> Facts:
         """A survey of the request that began after `since`; one of its own if that is not said."""
         if since is None:

@@ -205,7 +205,8 @@ class Bench:
 
     async def finish(self, recorder: Recorder) -> int:
         """Wait for the end of a run; fails when the executor dies first."""
-        await asyncio.wait([recorder.done, self.gone], timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [recorder.done, self.gone]
+        await asyncio.wait(ends, timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
         assert recorder.done.done(), f"not finished: {self.exits or 'still running'}"
         return recorder.done.result()
 
