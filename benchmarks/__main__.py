@@ -94,7 +94,7 @@ def peer_versions() -> dict[str, str]:
 
 
 def stop(_signal: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends like Ctrl-C: what was started is ended first."""
+    """SIGTERM ends like Ctrl-C: what was started is ended first. A shell may have had SIGINT ignored."""
     raise KeyboardInterrupt
 
 
@@ -103,7 +103,8 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := [name for name in given.workloads if name not in WORKLOADS]:
         parser.error(f"unknown workload {unknown[0]!r}; {NAMES}")
-    signal.signal(signal.SIGTERM, stop)
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, stop)
     try:
         return run(given)
     except BenchmarkError as error:

@@ -2,7 +2,8 @@
 
 The hard part is the end. Most programs here have children of their own (gunicorn, Celery, Dramatiq, mr), some in
 process groups of their own. So what lives below each program is looked up before it is asked to end, and what is
-left of exactly these processes afterwards is killed. If the benchmark itself is killed, the kernel ends the programs.
+left of exactly these processes afterwards is killed. If the benchmark itself is killed, the kernel tells the programs
+to end, but then nobody sees to it that they do: Dramatiq's workers wait for a Redis that is gone.
 """
 
 from __future__ import annotations
