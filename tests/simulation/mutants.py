@@ -5,14 +5,16 @@ A mutant that is not found means that the simulation looks away there, and is as
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from typing import Any
 from unittest.mock import patch
 
 import msgspec
 
+from mr.errors import BrokerUnavailable
 from mr.ports.store import Equals, Outcome, Transaction
 from mr.rules import keys
 from mr.services import committer, sweeper
@@ -21,7 +23,7 @@ from mr.services.progress import Visit
 from mr.services.sweeper import Sweeper
 from mr.services.unit import Receipted, Verdict
 
-from .run import Report, run_seed
+from .run import Report, run_seed, scene
 
 Patches = Iterator[Any]
 
@@ -67,7 +69,7 @@ def _publish_before_commit() -> Patches:
 
     def mutated(self: Committer, units: Any) -> Any:
         for unit in units:
-            if unit.calls:
+            with suppress(BrokerUnavailable):
                 self._publisher.publish([call.publication for call in unit.calls])
         return real(self, units)
 
@@ -191,6 +193,16 @@ MUTANTS: dict[str, Callable[[], Patches]] = {
 }
 
 
+# Where to look first: a mode in which the rule matters. The rest of the seeds follow.
+SCENES = {
+    "count only in the success branch": "quiet",
+    "finish before commit": "quiet",
+    "empty map does not trigger its reduce": "quiet",
+    "sweeper ignores the backlog": "calm",
+    "random reduce id": "calm",
+}
+
+
 @contextmanager
 def broken(mutant: str) -> Iterator[None]:
     """The product with one rule broken."""
@@ -202,8 +214,11 @@ def broken(mutant: str) -> Iterator[None]:
 
 def hunt(mutant: str, seeds: int, first: int = 0) -> Report | None:
     """The first seed that finds the mutant, or None."""
+    mode = SCENES.get(mutant, "stormy")
+    numbers = range(first, first + seeds)
+    promising = {seed for seed in numbers if scene(random.Random(seed)) == (mode, True)}
     with broken(mutant):
-        for seed in range(first, first + seeds):
+        for seed in sorted(numbers, key=lambda seed: (seed not in promising, seed)):
             report = run_seed(seed, mutant)
             if report.violation:
                 return report

@@ -5,6 +5,7 @@ python -m tests.simulation --seeds 1 --from SEED     repeats one
 
 from __future__ import annotations
 
+import random
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -63,6 +64,15 @@ def small_limits() -> Iterator[None]:
             setattr(module, name, value)
 
 
+def scene(rng: random.Random) -> tuple[str, bool]:
+    """What a seed draws first: its mode, and whether its store has transactions.
+
+    stormy: any faults. calm: none, so nothing may run twice. quiet: only those that redelivery alone must survive;
+    there is no sweeper.
+    """
+    return rng.choice(("stormy",) * 6 + ("calm",) * 2 + ("quiet",) * 2), rng.random() < 0.67
+
+
 class _Seed:
     """The state of one run."""
 
@@ -70,9 +80,7 @@ class _Seed:
         self.seed, self.mutant = seed, mutant
         self.world = World(seed)
         rng = self.world.rng
-        # calm: no faults, so nothing may run twice. quiet: faults that redelivery alone must survive.
-        self.mode = rng.choice(("stormy",) * 6 + ("calm",) * 2 + ("quiet",) * 2)
-        self.is_atomic = rng.random() < 0.67
+        self.mode, self.is_atomic = scene(rng)
         joins = self.is_atomic and rng.random() < 0.4
         self.broker = SimBroker(self.world, joins_commit=joins)
         self.store = SimStore(self.world, transactions=self.is_atomic, broker=self.broker if joins else None)
