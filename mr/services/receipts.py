@@ -54,6 +54,14 @@ class Receipts:
         receipt = Receipt(at=stamp(self._clock.now()), worker=worker)
         self._write([_Note(0.0, fence, keys, receipt)])
 
+    def again(self, fence: tuple[str, bytes], keys: list[str], broker: str, started: str) -> None:
+        """Messages went out once more, to an instance that was started at `started`, or later.
+
+        Raises: StoreUnavailable; a repeat too many is the price.
+        """
+        receipt = Receipt(at=stamp(self._clock.now()), broker=broker, started=started)
+        self._write([_Note(0.0, fence, keys, receipt)])
+
     def flush(self) -> None:
         """Write what is older than WRITE_AFTER_S.
 

@@ -34,6 +34,7 @@ from mr.ports.store import Delete, Equals, Store, Transaction
 from mr.rules import fan_in, fan_out, keys, routing
 from mr.rules.fan_in import Due, Facts
 from mr.services.briefing import survey
+from mr.services.receipts import Receipts
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Sweeper:
     ) -> None:
         self._store, self._publisher, self._definitions = store, publisher, definitions
         self._clock, self._message_key = clock, message_key
+        self._receipts = Receipts(store, publisher, clock)
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._gone: dict[str, float] = {}
 
@@ -197,9 +199,13 @@ class Sweeper:
                 lost.append((label, Publication(topic, seal(message, self._message_key))))
         if lost:
             _log.info("publishing %d messages of request %s again", len(lost), r)
-            self._publisher.publish([publication for _, publication in lost])
-            seen.again.update(dict.fromkeys((label for label, _ in lost), now))
+            labels = [label for label, _ in lost]
+            instances = self._publisher.instances()
+            broker = self._publisher.publish([publication for _, publication in lost])
+            seen.again.update(dict.fromkeys(labels, now))
             seen.look_at = now + DUE_S
+            # What made them look lost is over: by their old receipts they would be published again for ever.
+            self._receipts.again((keys.active(w, r), fence), labels, broker, instances.get(broker, ""))
         elif due:
             seen.look_at = now + DUE_S if any(now - at < 2 * DUE_S for at in seen.due.values()) else seen.look_at
         return len(lost)
