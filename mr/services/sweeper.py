@@ -257,7 +257,8 @@ class Sweeper:
         """A fence without a record: an acceptance died half-way, on a store without transactions. Nobody was told."""
         if now - seen.since < GONE_S:
             return
-        self._store.delete_prefix(keys.facts(w, r))
+        while self._store.delete_prefix(keys.facts(w, r)):
+            pass
         fence_key = keys.active(w, r)
         self._store.commit(Transaction(conditions=[Equals(fence_key, fence)], operations=[Delete(fence_key)]))
 
