@@ -138,6 +138,8 @@ class GatewayConnection(HTTPConnection):
 
 
 class GatewayPool(urllib3.HTTPConnectionPool):
+    """urllib3's pool, of connections that write and read as the gateway needs it."""
+
     ConnectionCls = GatewayConnection
 
 

@@ -63,12 +63,16 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class TransactionAnswer(msgspec.Struct, frozen=True):
+    """Answer to a transaction; one response for each operation of the branch that was taken."""
+
     header: Header = NO_HEADER
     succeeded: bool = False
     responses: list[Response] = []
 
 
 class DeleteAnswer(msgspec.Struct, frozen=True):
+    """How many keys a deletion removed."""
+
     deleted: int = 0
 
 
@@ -86,6 +90,8 @@ class KeepAnswer(msgspec.Struct, frozen=True):
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, rename={"db_size": "dbSize", "db_size_in_use": "dbSizeInUse"}):
+    """Version and sizes of one member."""
+
     version: str = ""
     db_size: int = 0
     db_size_in_use: int = 0
@@ -99,10 +105,14 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 class AlarmAnswer(msgspec.Struct, frozen=True):
+    """The alarms that are raised."""
+
     alarms: list[Alarm] = []
 
 
 class TokenAnswer(msgspec.Struct, frozen=True):
+    """A token that a login gave."""
+
     token: str = ""
 
 
@@ -114,11 +124,15 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
+    """One change that a watch saw."""
+
     kv: KeyValue
     type: str = "PUT"
 
 
 class WatchResult(msgspec.Struct, frozen=True):
+    """What one line of a watch holds when it is no error."""
+
     header: Header = NO_HEADER
     created: bool = False
     canceled: bool = False
@@ -128,6 +142,8 @@ class WatchResult(msgspec.Struct, frozen=True):
 
 
 class StreamError(msgspec.Struct, frozen=True):
+    """Why a stream ended."""
+
     message: str = ""
 
 
