@@ -106,6 +106,7 @@ def test_a_reduce_of_sixty_megabytes_stays_below_300_MB_in_every_process(pair: S
         reply = pair.post(w, timeout_s=90.0)
     assert sum(bytes_ for _, (_, bytes_) in reply.pairs) == 60 * 20 * 50_000
     assert sum(values for _, (values, _) in reply.pairs) == 60 * 20
+    print("most memory of a process:", max(most.values()) // MB, "MB")
     assert max(most.values()) < RSS_MAX_MB * MB, {pid: size // MB for pid, size in most.items()}
 
 
