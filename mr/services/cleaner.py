@@ -76,7 +76,7 @@ class Cleaner:
             # It was resumed: its end will name another time.
             self._delete(also)
             return
-        if entry is not None and not self._begin(entry, keys.manifest(w, r, ids.ROOT)):
+        if entry is not None and not self._begin(entry, w, r):
             return
         # Without transactions a zombie may write behind the broom: one more round leaves it nothing.
         for _ in range(1 if self._store.abilities.transactions else 2):
@@ -93,12 +93,16 @@ class Cleaner:
             self._delete(keys.due(request.due_at, w, r))
         self._delete(also)
 
-    def _begin(self, request: Entry, root: str) -> bool:
+    def _begin(self, request: Entry, w: str, r: str) -> bool:
         """Take the root's manifest away, so that the request cannot be resumed half-way; False if it just was."""
         if not self._store.abilities.transactions:
+            # Its end may have died between its record and its fence.
+            self._delete(keys.active(w, r))
             return True
         condition = At(request.key, request.version)
-        return self._store.commit(Transaction(conditions=[condition], operations=[Delete(root)])).succeeded
+        return self._store.commit(
+            Transaction(conditions=[condition], operations=[Delete(keys.manifest(w, r, ids.ROOT))])
+        ).succeeded
 
     def _delete(self, key: str | None) -> None:
         if key is not None:

@@ -33,7 +33,7 @@ from tests.servers import EtcdServer, free_ports
 from tests.servers_nsq import NsqdServer
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 STOP_S = 15.0
 
 T = TypeVar("T")

@@ -86,7 +86,8 @@ class SimWorker:
         self.busy: set[Visit] = set()
         self.capabilities = capabilities
         # Where handlers are that slow, nobody takes what he cannot start.
-        self.visits_max = 1 if min(job.pace) > 10 else 3
+        is_long = min(job.pace) > 10
+        self.visits_max, self.tick_s = (1, 0.04) if is_long else (3, 0.004)
         self.topics = routing.topics(W, sorted(capabilities))
         definitions = Definitions(store, job)
         self.datasets = Datasets(store)
@@ -121,9 +122,9 @@ class SimWorker:
                     self._run(visit, work)
             elif len(self.visits) < self.visits_max:
                 self._take()
-                world.step("idle", 0.002 if self.visits else 0.2)
+                world.step("idle", self.tick_s / 2 if self.visits else 0.2)
             else:
-                world.step("idle", 0.01)
+                world.step("idle", self.tick_s * 2)
 
     def _take(self) -> None:
         delivery = self.broker.receive(self.process, self.topics)
@@ -323,7 +324,7 @@ class SimWorker:
                     self._again(delivery, message)
                 else:
                     delivery.finish()
-            world.step("idle", 0.004 if self.visits else 0.2)
+            world.step("idle", self.tick_s if self.visits else 0.2)
 
     def _again(self, delivery: SimDelivery, message: Message) -> None:
         try:

@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 import greenlet
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
-STEPS_MAX = 150_000
+STEPS_MAX = 300_000
 LOOK_EVERY = 10
 """Turns between two looks at the condition that is waited for; the looks would cost more than the turns."""
 RARE = {
     "publish.before": 6.0, "publish.after": 12.0, "finish.before": 6.0, "finish.after": 4.0,
-    "read.after": 6.0, "backlog": 20.0,
+    "read.after": 6.0, "backlog": 80.0,
 }  # fmt: skip
 """How much likelier a kill is where processes seldom are."""
 
