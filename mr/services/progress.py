@@ -32,6 +32,7 @@ from mr.model.message import Level
 from mr.model.outcome import Failed, Mapped, Outcome, Reduced, Results, Returned
 from mr.model.request import RequestState
 from mr.rules import fan_out, keys, limits, retry
+from mr.rules.refusal import refusal
 from mr.services.branch import Branch, Run, Slice
 from mr.services.calling import Calling
 from mr.services.outbox import Outbox
@@ -187,9 +188,11 @@ class Visit:
                 self._failed(work.p, self.definitions.steps[work.step].reducer, outcome, retry_with=work)
             return
         branch = self._branches[work.p]
+        if not isinstance(outcome, Results) and outcome.child >= work.to:
+            return  # taken back meanwhile: it is others' now
         match outcome:
             case Results():
-                self._results(branch, outcome)
+                self._results(branch, outcome, work.to)
             case Mapped():
                 self._mapped(branch, outcome)
             case Returned():
@@ -212,15 +215,24 @@ class Visit:
         self._running.pop(work.number, None)
         if isinstance(work, ReduceWork) or upto is None or upto >= work.to or self.verdict is not None:
             return
-        branch = self._branches[work.p]
         ranges = [(upto, work.to)] if without is None else [(upto, without), (without + 1, work.to)]
         for first, to in ranges:
-            if first < to:
-                rest = work.items and work.items.cut(first - work.first, to - work.first)
-                if keep:
-                    self._push(branch, first, to, rest)
-                else:
-                    self._give_back(branch, first, to, rest)
+            self._return(work, first, to, keep=keep)
+
+    def take_back(self, work: MapWork, upto: int, *, keep: bool) -> None:
+        """Children from `upto` on, which the executor has not started, go to others, or with `keep` into the backlog.
+
+        What the executor says of them after all is ignored.
+        """
+        if upto >= work.to or self.verdict is not None:
+            return
+        to, work.to = work.to, upto
+        self._return(work, upto, to, keep=keep)
+
+    def _return(self, work: MapWork, first: int, to: int, *, keep: bool) -> None:
+        if first < to:
+            rest = work.items and work.items.cut(first - work.first, to - work.first)
+            (self._push if keep else self._give_back)(self._branches[work.p], first, to, rest)
 
     def unfinished(self, work: Work) -> None:
         """The work did not start, or is to be run again from its start."""
@@ -268,8 +280,10 @@ class Visit:
 
     # -- outcomes -----------------------------------------------------------------------------------------------
 
-    def _results(self, branch: Branch, outcome: Results) -> None:
-        self._put(branch, Run(outcome.first, outcome.items, outcome.us, outcome.outputs))
+    def _results(self, branch: Branch, outcome: Results, to: int) -> None:
+        run = Run(outcome.first, outcome.items, outcome.us, outcome.outputs).cut(0, max(to, outcome.first))
+        if len(run.items):
+            self._put(branch, run)
 
     def _result(self, branch: Branch, child: int, outcome: Reduced) -> None:
         pairs = outcome.pairs
@@ -320,7 +334,7 @@ class Visit:
 
     def _mapped(self, branch: Branch, outcome: Mapped) -> None:
         p = ids.child(branch.p, outcome.child)
-        problem = self._refuse(p, outcome)
+        problem = refusal(self.workflow, self.definitions.steps, outcome.step, outcome.count, ids.depth(p))
         if problem is not None:
             kind, name, text = problem
             report = ErrorReport(class_=kind, type=name, message=text, output=outcome.output)
@@ -339,19 +353,6 @@ class Visit:
             self._complete(below)
         else:
             self._queue(below, 0, outcome.count, outcome.args if isinstance(outcome.args, Items) else None)
-
-    def _refuse(self, p: str, outcome: Mapped) -> tuple[str, str, str] | None:
-        if outcome.step not in self.definitions.steps:
-            known = ", ".join(sorted(self.definitions.steps))
-            text = f"mapped to step {outcome.step!r}, which workflow {self.workflow!r} does not have; it has: {known}"
-            return "rejected", "UnknownStep", text
-        if ids.depth(p) >= limits.DEPTH_MAX:
-            text = f"mapped to step {outcome.step!r} at depth {ids.depth(p)}; at most {limits.DEPTH_MAX} are allowed"
-            return "rejected", "TooDeep", text
-        if outcome.count > fan_out.CHILDREN_MAX:
-            text = f"mapped to {outcome.count} children; at most {fan_out.CHILDREN_MAX} are allowed"
-            return "output_limit", "TooManyChildren", text
-        return None
 
     def _returned(self, branch: Branch, outcome: Returned, *, publish: bool = True) -> ReduceWork:
         """A mapper returned data that is reduced later: the data becomes a manifest of its own."""

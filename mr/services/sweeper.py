@@ -223,13 +223,13 @@ class Sweeper:
         if receipt is not None and receipt.worker:
             # A worker that lives, and does not say so any more, has thrown it away.
             return receipt.worker not in workers or now - seen.unheld.setdefault(label, now) >= DUE_S
+        joins = self._publisher.joins_commit
+        if not joins and receipt is not None and self._is_restarted(receipt, now):
+            return True
         if now - first_seen < DUE_S:
             return False
-        if not self._publisher.joins_commit:
-            if receipt is None:
-                return True
-            if self._is_restarted(receipt, now):
-                return True
+        if not joins and receipt is None:
+            return True
         if self._publisher.backlog([topic]).get(topic, Backlog()).total:
             seen.empty.pop(topic, None)
             return False

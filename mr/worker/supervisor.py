@@ -152,6 +152,7 @@ class Supervisor:
         stopped.start()
         self._allow()
         tick = self._task(self._ticks())
+        tick.add_done_callback(self._tick_ended)
         await self._stopping.wait()
         await self._drain()
         tick.cancel()
@@ -173,6 +174,11 @@ class Supervisor:
         if self._stopping.is_set():
             self._gives_up = True
         self._stopping.set()
+
+    def _tick_ended(self, tick: asyncio.Task[Any]) -> None:
+        error = None if tick.cancelled() else tick.exception()
+        if error is not None:
+            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         """A thread without which nothing works has died of something unknown: end, so that somebody starts anew."""
@@ -544,7 +550,11 @@ class Supervisor:
             left = run.work.to - current.child - 1
             running_s = self._loop.time() - run.started
             if fan_out.gives_back(left=left, finished=current.finished, running_s=running_s, current_s=current.seconds):
+                # It will not start another; those that wait behind this child need not wait for its end.
                 executor.stop_after_current()
+                run.visit.take_back(run.work, current.child + 1, keep=self._is_alone)
+                if slot.case is not None:
+                    self._pump(slot.case)
 
     def _timeout_s(self, run: Run, stage: Stage) -> float | None:
         timeout_s = run.visit.definitions.handlers[run.handler(stage)].timeout_s

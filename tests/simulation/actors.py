@@ -84,6 +84,7 @@ class SimWorker:
         self.process = Process(name)
         self.visits: dict[Visit, tuple[SimDelivery, Message]] = {}
         self.busy: set[Visit] = set()
+        self.at: dict[MapWork, int] = {}
         self.capabilities = capabilities
         # Where handlers are that slow, nobody takes what he cannot start.
         is_long = min(job.pace) > 10
@@ -198,6 +199,7 @@ class SimWorker:
             if p != ids.child(work.p, child):
                 raise Violation(f"child {child} of {work.p} got the arguments of {p}")
             self.ledger.maps[f"{r}.{p}"] += 1
+            self.at[work] = child
             begun = world.time
             self._executes(p)
             if visit.verdict is not None:
@@ -218,9 +220,14 @@ class SimWorker:
                 first = child + 1
             if world.rng.random() < 0.3:
                 flush()
+            if child + 1 >= work.to:
+                # The rest was taken back, or there is none; an executor may overlook that for a child.
+                if not world.is_faulty or world.rng.random() < 0.7:
+                    break
+                world.hit("overrun")
             left = work.to - child - 1
             passed = world.time - started
-            if left and fan_out.gives_back(
+            if left > 0 and fan_out.gives_back(
                 left=left, finished=child + 1 - work.first, running_s=passed, current_s=world.time - begun
             ):
                 flush()
@@ -228,6 +235,7 @@ class SimWorker:
                 return
         flush()
         visit.finished(work)
+        self.at.pop(work, None)
 
     def _outcome(self, visit: Visit, p: str, child: int, chain: list[int]) -> Any:
         node = self.job.nodes[p]
@@ -310,6 +318,9 @@ class SimWorker:
         while True:
             ready = []
             for visit in list(self.visits):
+                for work in list(visit.running()):
+                    if isinstance(work, MapWork) and work in self.at and world.rng.random() < 0.05:
+                        visit.take_back(work, self.at[work] + 1, keep=world.rng.random() < 0.5)
                 if world.rng.random() < 0.9:
                     unit = visit.harvest(share=world.rng.random() < 0.8)
                     if unit is not None:

@@ -1,0 +1,22 @@
+"""What a mapper may not map to, with the words in which its request fails."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from mr.rules import fan_out, limits
+
+
+def refusal(workflow: str, steps: Collection[str], step: str, count: int, depth: int) -> tuple[str, str, str] | None:
+    """Class, type and message of the error if an invocation at `depth` may not map to `count` children of a step."""
+    if step not in steps:
+        known = ", ".join(sorted(steps))
+        text = f"mapped to step {step!r}, which workflow {workflow!r} does not have; it has: {known}"
+        return "rejected", "UnknownStep", text
+    if depth >= limits.DEPTH_MAX:
+        text = f"mapped to step {step!r} at depth {depth}; at most {limits.DEPTH_MAX} are allowed"
+        return "rejected", "TooDeep", text
+    if count > fan_out.CHILDREN_MAX:
+        text = f"mapped to {count} children; at most {fan_out.CHILDREN_MAX} are allowed"
+        return "output_limit", "TooManyChildren", text
+    return None
