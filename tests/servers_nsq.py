@@ -83,9 +83,10 @@ class _Server:
         self.start()
 
     def freeze(self) -> None:
-        """Let it hang: connections stand, nothing answers, until `thaw`."""
+        """Let it hang: connections stand, nothing answers, until `thaw`. It has stopped when this returns."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""
