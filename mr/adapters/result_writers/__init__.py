@@ -1,1 +1,0 @@
-"""Adapters behind one port; see `mr/ports/`."""
