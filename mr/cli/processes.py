@@ -19,8 +19,10 @@ development_option = click.option("--development", is_flag=True, hidden=True)
 def web(bind: str | None, development: bool) -> int:
     """Run the front end. It never runs handlers."""
     found = settings({"MR_WEB_BIND": bind}, development=development)
+    from mr.cli.logs import set_up
     from mr.http.server import serve
 
+    set_up(found)
     return serve(found)
 
 
@@ -30,6 +32,8 @@ def web(bind: str | None, development: bool) -> int:
 def worker(capabilities: str | None, development: bool) -> int:
     """Run a worker: a supervisor and its executors. One of all workers sweeps and cleans."""
     found = settings({"MR_SYSTEM_CAPABILITIES": capabilities}, development=development)
+    from mr.cli.logs import set_up
     from mr.worker.process import run
 
+    set_up(found)
     return run(found, os.environ)

@@ -1,0 +1,43 @@
+"""The log of a process: one line an event, on stderr or in a file; JSON where nobody watches, plain for a person."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from mr.settings import Settings
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+
+def set_up(settings: Settings) -> None:
+    """Render what the floors below log. In development only what needs attention is shown."""
+    import structlog
+
+    log = settings.log
+    handlers: list[logging.Handler] = []
+    if log.stream:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    if log.path:
+        handlers.append(logging.FileHandler(log.path))
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    for handler in handlers:
+        is_watched = not isinstance(handler, logging.FileHandler) and sys.stderr.isatty()
+        renderer: Processor = (
+            structlog.dev.ConsoleRenderer() if is_watched else structlog.processors.JSONRenderer(sort_keys=True)
+        )
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=shared,
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            )
+        )
+    usual = logging.WARNING if settings.development else logging.INFO
+    logging.basicConfig(level=logging.DEBUG if log.debug else usual, handlers=handlers or [logging.NullHandler()])
