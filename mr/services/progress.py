@@ -1,8 +1,7 @@
 """Progress: what one execution has found out about a part of a request's tree, and what follows from it.
 
-A **visit** is one run of one message by one worker. It takes outcomes from executors and says what to run next,
-what to commit, and what to publish. It does no I/O: whoever drives it (the supervisor, or the simulation) carries
-its units to the committer and its work to executors. One unit is under way at a time.
+A **visit** is one run of one message by one worker. It says what to run next, what to commit and what to publish, and
+does no I/O itself: the supervisor, or the simulation, drives it. One unit is under way at a time.
 
 The rule that makes it quick is "work first, give back later": children of a mapper that ran here become a local
 backlog at once, so a small tree is one transaction; what has not started after SPREAD_AFTER_S is published.
