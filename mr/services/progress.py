@@ -4,13 +4,14 @@ A **visit** is one run of one message by one worker. It says what to run next, w
 does no I/O itself: the supervisor, or the simulation, drives it. One unit is under way at a time.
 
 The rule that makes it quick is "work first, give back later": children of a mapper that ran here become a local
-backlog at once, so a small tree is one transaction; what has not started after SPREAD_AFTER_S is published.
+backlog at once, and nothing is recorded while that may all be over within milliseconds. A small tree so becomes
+one transaction. What is not started after SPREAD_AFTER_S is published for others.
 
 The rule that makes it right is that the manifest comes first: it fixes the children, and everything below is
 committed with it or after it. If another execution's manifest is there already, the visit is void (`Verdict.LOST`):
 whatever it has not committed is thrown away, and its message is opened anew against what the store says.
 
-A repeat is harmless: every fact is created once, under the fence, and says the same whoever writes it.
+A repeat is harmless: every fact is created once, under the request's fence, and says the same whoever writes it.
 """
 
 from __future__ import annotations
@@ -350,9 +351,7 @@ class Visit:
         if outcome.count == 0:
             self._complete(below)
         else:
-            items = outcome.args if isinstance(outcome.args, Items) else None
-            # A forced batch size is for measuring messages: then nothing stays here.
-            (self._give_back if self.worker.batch_size else self._queue)(below, 0, outcome.count, items)
+            self._queue(below, 0, outcome.count, outcome.args if isinstance(outcome.args, Items) else None)
 
     def _returned(self, branch: Branch, outcome: Returned, *, publish: bool = True) -> ReduceWork:
         """A mapper returned data that is reduced later: the data becomes a manifest of its own."""
