@@ -21,6 +21,8 @@ Figures = dict[str, float]
 
 DISTURBED_PERCENT = 15.0
 """More of a core than this used by strangers, and a turn's figures are not to be trusted."""
+WEAK = 1.5
+"""A peer that is so many times slower than it is known to be is reported."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -75,7 +77,8 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     """A bound on a contestant's figure: as a ratio to the peer's, or as it is.
 
     Where the contestant's figure `needs` is less than `needs_at_least`, the two did not do the same work, and nothing
-    is judged.
+    is judged. `known` is the peer's figure as somebody else measured it: one that does much worse here may be set up
+    badly, or the machine was busy, and either flatters mr.
     """
 
     contestant: str
@@ -85,17 +88,27 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     peer: str | None = None
     needs: str | None = None
     needs_at_least: float = 0.0
+    known: float | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """What became of a goal. `value` is the ratio, or the figure where there is no peer.
 
-    `is_met` is None where the contestant did other work than the goal is about.
+    `is_met` is None where the contestant did other work than the goal is about. `peer_value` is the peer's figure.
     """
 
     goal: Goal
     value: float
     is_met: bool | None
+    peer_value: float | None = None
+
+    @property
+    def is_peer_weak(self) -> bool:
+        """Whether the peer did much worse than it is known to."""
+        known, here = self.goal.known, self.peer_value
+        if known is None or here is None:
+            return False
+        return (here / known if self.goal.at_most else known / here) > WEAK
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -145,7 +158,7 @@ def judge(goals: Sequence[Goal], standings: Mapping[str, Standing]) -> list[Verd
             is_met: bool | None = value <= goal.bound if goal.at_most else value >= goal.bound
             if goal.needs and (_median(standings, goal.contestant, goal.needs) or 0.0) < goal.needs_at_least:
                 is_met = None
-            verdicts.append(Verdict(goal, value, is_met))
+            verdicts.append(Verdict(goal, value, is_met, theirs if goal.peer else None))
     return verdicts
 
 

@@ -81,6 +81,13 @@ def show(finding: Finding) -> None:
         for verdict in finding.verdicts:
             goals.add_row(*_row(verdict))
         _console.print(goals)
+    for verdict in finding.verdicts:
+        if verdict.is_peer_weak:
+            say(
+                f"{verdict.goal.contestant}, {verdict.goal.figure}: {verdict.goal.peer} did "
+                f"{_number(verdict.peer_value or 0)} here and {_number(verdict.goal.known or 0)} on another machine of "
+                "2 cores; this ratio may flatter mr"
+            )
     turns = [turn for standing in finding.standings.values() for turn in standing.turns]
     if disturbed := [turn for turn in turns if turn.is_disturbed]:
         say(
