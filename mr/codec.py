@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -34,13 +35,31 @@ encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 _encode_canonical: Callable[[Any], bytes] = msgspec.json.Encoder(order="deterministic").encode
 
 
+_decoders: dict[Any, Callable[[bytes | msgspec.Raw], Any]] = {}
+_making = threading.Lock()
+
+
+def decoder(kind: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
+    """What decodes a kind, made once. It raises msgspec's errors.
+
+    Always this, never `msgspec.json.decode(data, type=kind)`: on the first use of a struct msgspec writes down the
+    types of its fields, and a second thread that decodes it meanwhile reads them half written and takes the process
+    with it (0.22, SIGSEGV).
+    """
+    made = _decoders.get(kind)
+    if made is None:
+        with _making:
+            made = _decoders.setdefault(kind, msgspec.json.Decoder(kind).decode)
+    return made
+
+
 def decode(data: bytes | msgspec.Raw, kind: type[T], *, where: str = "a document") -> T:
     """Bytes of ours as a struct.
 
     Raises: CorruptEntry naming `where` if they do not have the form of `kind`.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decoder(kind)(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptEntry(f"{where} is not a valid {getattr(kind, '__name__', kind)}: {error}") from error
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -26,9 +25,6 @@ T = TypeVar("T")
 
 SIZE = 16
 """As many writes can share one commit of the store."""
-KEPT = 256
-"""Finished calls that are kept a little: what belongs to an event loop must not be freed by another thread, so the
-thread that made the call has to let go of it before its greenlet does."""
 LINE_MAX = 2000
 """Calls that wait for a thread; at 1,000 a second the last of them waits two seconds."""
 ANSWER_S = 30.0
@@ -42,7 +38,6 @@ class NativeThreads:
         self._size, self._line_max, self._answer_s = size, line_max, answer_s
         self._line: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._kept: deque[_Call[Any]] = deque(maxlen=KEPT)
         self._closed = False
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,7 +51,6 @@ class NativeThreads:
         if self._line.qsize() >= self._line_max:
             raise StoreUnavailable(f"more than {self._line_max} calls are waiting already", hint="try again later")
         call = _Call(lambda: function(*args, **kwargs))
-        self._kept.append(call)
         self._line.put(call)
         if len(self._threads) < self._size:
             self._start()

@@ -164,6 +164,7 @@ def custom_rows(
 
 
 _split_row: Callable[[bytes], tuple[Raw, Raw]] = msgspec.json.Decoder(tuple[Raw, Raw]).decode
+_split: Callable[[bytes], list[Raw]] = msgspec.json.Decoder(list[Raw]).decode
 
 
 def cut(values: bytes) -> list[bytes]:
@@ -171,7 +172,7 @@ def cut(values: bytes) -> list[bytes]:
     if len(values) <= 4 * INLINE_BYTES:
         return [values] if values.strip() else []
     pieces, held, size = [], list[bytes](), 0
-    for raw in msgspec.json.decode(b"[" + values + b"]", type=list[Raw]):
+    for raw in _split(b"[" + values + b"]"):
         value = bytes(raw)
         held.append(value)
         size += len(value) + 1

@@ -31,6 +31,7 @@ from typing import Any
 
 import msgspec
 
+from mr import codec
 from mr.codec import Items
 from mr.errors import ConfigError, CorruptEntry
 from mr.model.handler import Handler
@@ -208,7 +209,7 @@ class Executor:
                 return
             header, body = frame
             if isinstance(header, frames.Define):
-                handler = msgspec.json.decode(body, type=Handler)
+                handler = codec.decode(body, Handler)
                 self._bodies.define(header.name, header.version, handler)
                 continue
             self._surroundings.restore()
@@ -234,7 +235,7 @@ class Executor:
             if isinstance(header, frames.End):
                 return
             if isinstance(header, frames.Define):
-                self._bodies.define(header.name, header.version, msgspec.json.decode(body, type=Handler))
+                self._bodies.define(header.name, header.version, codec.decode(body, Handler))
             elif isinstance(header, frames.Input):
                 inputs.add(header.kind, frames.unpack_items(body))
             else:
@@ -280,7 +281,7 @@ def _move_up(descriptor: int) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run as an executor; returns its exit code."""
-    start = msgspec.json.decode(arguments[1], type=Start)
+    start = codec.decode(arguments[1].encode(), Start)
     _die_with(start.parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=_move_up(start.socket))

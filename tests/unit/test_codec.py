@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -239,3 +241,37 @@ def test_a_payload_keeps_its_array_unparsed_and_says_nothing_of_what_is_not_ther
     assert codec.decode(codec.encode(chunked), Payload).chunks == chunked.chunks
     assert chunked.chunks is not None
     assert chunked.chunks.total == 7
+
+
+FIRST_USE = """
+import sys, threading
+from typing import Any
+import msgspec
+from mr import codec
+
+sys.setswitchinterval(1e-6)
+DATA = b'{"x":{"k":{"m":{"q":{"a":1,"b":{},"c":["d"]}},"n":[]}},"y":[],"z":{"r":{"a":1,"b":{},"c":[]}}}'
+
+def fresh():
+    inner = msgspec.defstruct("Inner", [("a", int), ("b", dict[str, Any]), ("c", list[str])])
+    middle = msgspec.defstruct("Middle", [("m", dict[str, inner]), ("n", tuple[inner, ...])])
+    return msgspec.defstruct("Outer", [("x", dict[str, middle]), ("y", list[middle]), ("z", dict[str, inner])])
+
+def use(kind, together):
+    together.wait()
+    codec.decode(DATA, kind)
+
+for _ in range(300):
+    kind, together = fresh(), threading.Barrier(8)
+    threads = [threading.Thread(target=use, args=(kind, together)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_threads_may_be_the_first_to_decode_a_struct_together() -> None:
+    # In a process of its own: what goes wrong here is a segmentation fault.
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

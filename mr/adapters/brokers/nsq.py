@@ -22,7 +22,8 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
-from mr.errors import BrokerUnavailable, ValueRefused
+from mr import codec
+from mr.errors import BrokerUnavailable, CorruptEntry, ValueRefused
 from mr.ports.broker import MESSAGE_MAX_BYTES, Backlog, Publication, Publisher
 
 CHANNEL: Final = "general_worker"
@@ -184,9 +185,9 @@ class _Door:
     def read(self, path: str, shape: type[T]) -> T:
         """GET a JSON document. Raises: BrokerUnavailable, also when it is not of this shape."""
         try:
-            return msgspec.json.decode(self.ask("GET", path), type=shape)
-        except msgspec.MsgspecError as error:
-            raise BrokerUnavailable(f"nsqd {self.name} answers something strange to {path}: {error}") from error
+            return codec.decode(self.ask("GET", path), shape, where=path)
+        except CorruptEntry as error:
+            raise BrokerUnavailable(f"nsqd {self.name} answers something strange: {error}") from error
 
     def close(self) -> None:
         self._pool.close()

@@ -22,8 +22,10 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
+from mr import codec
 from mr.adapters.brokers.nsq import CHANNEL, DELAY_MAX_S
 from mr.adapters.brokers.nsq_reader import Link, NsqDelivery, TopicReader
+from mr.errors import CorruptEntry
 from mr.ports.broker import Consumer, Delivery
 
 logger = logging.getLogger(__name__)
@@ -313,9 +315,9 @@ class NsqConsumer(Consumer):
             try:
                 response = pool.request("GET", "/lookup?" + urlencode({"topic": topic}))
                 if response.status == 200:
-                    producers = msgspec.json.decode(response.data, type=_Lookup).producers or ()
+                    producers = codec.decode(response.data, _Lookup).producers or ()
                     found |= {(producer.broadcast_address, producer.tcp_port) for producer in producers}
-            except (urllib3.exceptions.HTTPError, OSError, msgspec.MsgspecError) as error:
+            except (urllib3.exceptions.HTTPError, OSError, CorruptEntry) as error:
                 logger.warning("nsqlookupd %s:%s does not answer: %s", pool.host, pool.port, error)
         return found
 
