@@ -44,7 +44,9 @@ def test_a_refused_construct_is_found(check: ModuleType, source: str) -> None:
     assert len(found(check, source)) == 1
 
 
-@pytest.mark.parametrize("source", ["yaml.safe_load(text)", "json.load(f)", "b.decode(kind)", "x.exec(y)", "'eval(x)'", "# pickle"])
+@pytest.mark.parametrize(
+    "source", ["yaml.safe_load(text)", "json.load(f)", "b.decode(kind)", "x.exec(y)", "'eval(x)'", "# pickle"]
+)
 def test_what_only_looks_like_it_is_let_through(check: ModuleType, source: str) -> None:
     assert found(check, source) == []
 
