@@ -94,7 +94,7 @@ class BrokerContract:
     @pytest.fixture
     def abandon(self) -> Abandon:
         """Lets a consumer die as if its process were killed; closing it later is harmless."""
-        pytest.skip("this bench cannot let a consumer die")
+        raise NotImplementedError
 
     @pytest.fixture
     def topic(self) -> str:

@@ -1,11 +1,11 @@
 """The promises of the store port. A backend makes a subclass that says how to get a fresh, empty store.
 
-    class TestMine(StoreContract):
+    class TestMine(StoreContract, TransactionContract):
         @pytest.fixture
         def store(self): ...          # empty; closed afterwards
 
-What a backend's test bench can also do, it says by overriding `reopen`, `outage` and `lose_history`; the tests that
-need it are skipped elsewhere. What the store itself cannot do it declares in its abilities.
+A bench also has `reopen`, `outage` and `lose_history`. A store that declares to have no transactions leaves
+`TransactionContract` out.
 """
 
 from __future__ import annotations
@@ -70,12 +70,6 @@ def gather(watch: Watch, enough: Callable[[list[Change]], bool]) -> list[Change]
     return seen
 
 
-def needs_transactions(store: Store) -> None:
-    """Skip where the store declares that it cannot write several keys at once."""
-    if not store.abilities.transactions:
-        pytest.skip("the store declares that it has no transactions over several keys")
-
-
 class StoreContract:
     """All that services may rely on."""
 
@@ -87,17 +81,17 @@ class StoreContract:
     @pytest.fixture
     def reopen(self, store: Store) -> Callable[[], Store]:
         """Restarts the backend; returns a new store object on the same data, which the fixture closes."""
-        pytest.skip("this bench cannot restart its backend")
+        raise NotImplementedError
 
     @pytest.fixture
     def outage(self, store: Store) -> Callable[[], AbstractContextManager[object]]:
         """A block during which writes of `store` are not answered, within a few seconds each."""
-        pytest.skip("this bench cannot take its backend away")
+        raise NotImplementedError
 
     @pytest.fixture
     def lose_history(self, store: Store) -> Callable[[], object]:
         """Makes the store forget what changed before now (compaction)."""
-        pytest.skip("this bench cannot make its backend forget")
+        raise NotImplementedError
 
     # Single keys
 
@@ -215,88 +209,7 @@ class StoreContract:
         assert value(store, "leader") == b"%d" % won[0]
         assert len(won) == 1
 
-    # Several keys
-
-    def test_a_transaction_is_applied_as_a_whole(self, store: Store):
-        needs_transactions(store)
-        put(store, "old", b"x")
-        outcome = store.commit(
-            Transaction(
-                conditions=[Absent("a"), Equals("old", b"x")],
-                operations=[Put("a", b"1"), Put("b", b"2"), Delete("old")],
-                reads=["a", "b", "old"],
-            )
-        )
-        assert outcome.succeeded
-        a, b = outcome.entries["a"], outcome.entries["b"]
-        assert a is not None
-        assert b is not None
-        assert a.version == b.version == outcome.revision
-        assert outcome.entries["old"] is None
-        assert keys(store, "") == ["a", "b"]
-
-    def test_one_condition_that_fails_refuses_the_whole(self, store: Store):
-        needs_transactions(store)
-        put(store, "b", b"x")
-        before = store.revision()
-        outcome = store.commit(
-            Transaction(conditions=[Absent("a"), Absent("b")], operations=[Put("a", b"1"), Delete("b")])
-        )
-        assert not outcome.succeeded
-        assert keys(store, "") == ["b"]
-        assert store.revision() == before
-
-    def test_counts_and_reads_are_taken_after_the_operations(self, store: Store):
-        needs_transactions(store)
-        put(store, "s/1")
-        outcome = store.commit(
-            Transaction(
-                operations=[Put("s/2", b"two"), Put("s/3", b""), Delete("s/1")],
-                counts=["s/", "t/"],
-                reads=["s/2", "s/1"],
-            )
-        )
-        assert outcome.counts == {"s/": 2, "t/": 0}
-        assert outcome.entries["s/2"] == Entry("s/2", b"two", outcome.revision, outcome.revision)
-        assert outcome.entries["s/1"] is None
-
-    def test_counts_and_reads_are_taken_when_refused_too(self, store: Store):
-        needs_transactions(store)
-        revision = put(store, "s/1", b"one")
-        outcome = store.commit(
-            Transaction(
-                conditions=[Absent("s/1")],
-                operations=[Put("s/2", b"two")],
-                counts=["s/"],
-                reads=["s/1", "s/2"],
-            )
-        )
-        assert not outcome.succeeded
-        assert outcome.counts == {"s/": 1}
-        assert outcome.entries == {"s/1": Entry("s/1", b"one", revision, revision), "s/2": None}
-
-    def test_whoever_counts_siblings_last_sees_them_all(self, store: Store):
-        """The rule of counting: of writers that each add one and count, exactly one counts them all."""
-        needs_transactions(store)
-
-        def add(number: int) -> int:
-            transaction = Transaction(
-                conditions=[Absent(f"s/{number}")], operations=[Put(f"s/{number}", b"x")], counts=["s/"]
-            )
-            return store.commit(transaction).counts["s/"]
-
-        with ThreadPoolExecutor(8) as pool:
-            assert sorted(pool.map(add, range(24))) == list(range(1, 25))
-
     # Limits
-
-    def test_as_many_operations_as_declared_fit_and_no_more(self, store: Store):
-        needs_transactions(store)
-        most = store.limits.operations
-        assert store.commit(Transaction(operations=[Put(f"a/{n}", b"x") for n in range(most)])).succeeded
-        with pytest.raises(ValueRefused):
-            store.commit(Transaction(operations=[Put(f"b/{n}", b"x") for n in range(most + 1)]))
-        assert (store.count("a/"), store.count("b/")) == (most, 0)
 
     def test_a_value_as_big_as_declared_fits_and_no_bigger(self, store: Store):
         most = store.limits.value_bytes
@@ -305,15 +218,6 @@ class StoreContract:
         with pytest.raises(ValueRefused):
             put(store, "b", b"x" * (most + 1))
         assert store.get("b") is None
-
-    def test_a_transaction_as_big_as_declared_fits_and_no_bigger(self, store: Store):
-        needs_transactions(store)
-        most = store.limits.transaction_bytes
-        half = most // 2 - 10
-        assert store.commit(Transaction(operations=[Put("a", b"x" * half), Put("b", b"x" * half)])).succeeded
-        with pytest.raises(ValueRefused):
-            store.commit(Transaction(operations=[Put("c", b"x" * (half + 20)), Put("d", b"x" * (half + 20))]))
-        assert keys(store, "") == ["a", "b"]
 
     def test_no_key_is_written_twice(self, store: Store):
         with pytest.raises(ValueRefused):
@@ -629,3 +533,88 @@ class StoreContract:
         store.close()
         with pytest.raises(StoreUnavailable):
             put(store, "a")
+
+
+class TransactionContract:
+    """What a store promises beside `StoreContract` if it has transactions over several keys."""
+
+    def test_a_transaction_is_applied_as_a_whole(self, store: Store):
+        put(store, "old", b"x")
+        outcome = store.commit(
+            Transaction(
+                conditions=[Absent("a"), Equals("old", b"x")],
+                operations=[Put("a", b"1"), Put("b", b"2"), Delete("old")],
+                reads=["a", "b", "old"],
+            )
+        )
+        assert outcome.succeeded
+        a, b = outcome.entries["a"], outcome.entries["b"]
+        assert a is not None
+        assert b is not None
+        assert a.version == b.version == outcome.revision
+        assert outcome.entries["old"] is None
+        assert keys(store, "") == ["a", "b"]
+
+    def test_one_condition_that_fails_refuses_the_whole(self, store: Store):
+        put(store, "b", b"x")
+        before = store.revision()
+        outcome = store.commit(
+            Transaction(conditions=[Absent("a"), Absent("b")], operations=[Put("a", b"1"), Delete("b")])
+        )
+        assert not outcome.succeeded
+        assert keys(store, "") == ["b"]
+        assert store.revision() == before
+
+    def test_counts_and_reads_are_taken_after_the_operations(self, store: Store):
+        put(store, "s/1")
+        outcome = store.commit(
+            Transaction(
+                operations=[Put("s/2", b"two"), Put("s/3", b""), Delete("s/1")],
+                counts=["s/", "t/"],
+                reads=["s/2", "s/1"],
+            )
+        )
+        assert outcome.counts == {"s/": 2, "t/": 0}
+        assert outcome.entries["s/2"] == Entry("s/2", b"two", outcome.revision, outcome.revision)
+        assert outcome.entries["s/1"] is None
+
+    def test_counts_and_reads_are_taken_when_refused_too(self, store: Store):
+        revision = put(store, "s/1", b"one")
+        outcome = store.commit(
+            Transaction(
+                conditions=[Absent("s/1")],
+                operations=[Put("s/2", b"two")],
+                counts=["s/"],
+                reads=["s/1", "s/2"],
+            )
+        )
+        assert not outcome.succeeded
+        assert outcome.counts == {"s/": 1}
+        assert outcome.entries == {"s/1": Entry("s/1", b"one", revision, revision), "s/2": None}
+
+    def test_whoever_counts_siblings_last_sees_them_all(self, store: Store):
+        """The rule of counting: of writers that each add one and count, exactly one counts them all."""
+
+        def add(number: int) -> int:
+            transaction = Transaction(
+                conditions=[Absent(f"s/{number}")], operations=[Put(f"s/{number}", b"x")], counts=["s/"]
+            )
+            return store.commit(transaction).counts["s/"]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(add, range(24))) == list(range(1, 25))
+
+    def test_as_many_operations_as_declared_fit_and_no_more(self, store: Store):
+        most = store.limits.operations
+        assert store.commit(Transaction(operations=[Put(f"a/{n}", b"x") for n in range(most)])).succeeded
+        with pytest.raises(ValueRefused):
+            store.commit(Transaction(operations=[Put(f"b/{n}", b"x") for n in range(most + 1)]))
+        assert (store.count("a/"), store.count("b/")) == (most, 0)
+
+    def test_a_transaction_as_big_as_declared_fits_and_no_bigger(self, store: Store):
+        most = store.limits.transaction_bytes
+        half = most // 2 - 10
+        assert store.commit(Transaction(operations=[Put("a", b"x" * half), Put("b", b"x" * half)])).succeeded
+        with pytest.raises(ValueRefused):
+            store.commit(Transaction(operations=[Put("c", b"x" * (half + 20)), Put("d", b"x" * (half + 20))]))
+        assert keys(store, "") == ["a", "b"]

@@ -12,12 +12,12 @@ import pytest
 from mr.adapters.sqlite_file import SqliteFile
 from mr.adapters.stores.sqlite import SqliteStore
 from mr.ports.store import Store
-from tests.contract.store_contract import StoreContract, put
+from tests.contract.store_contract import StoreContract, TransactionContract, put
 
 HISTORY = 200
 
 
-class TestSqlite(StoreContract):
+class TestSqlite(StoreContract, TransactionContract):
     @pytest.fixture
     def file(self, tmp_path: Path) -> Iterator[SqliteFile]:
         file = SqliteFile(tmp_path / "mr.db", busy_s=0.3, history=HISTORY)

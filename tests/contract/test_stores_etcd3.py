@@ -9,7 +9,7 @@ import pytest
 
 from mr.adapters.stores.etcd3 import Etcd3Store
 from mr.ports.store import Store
-from tests.contract.store_contract import StoreContract, put
+from tests.contract.store_contract import StoreContract, TransactionContract, put
 from tests.servers import EtcdServer
 
 
@@ -19,7 +19,7 @@ def server() -> Iterator[EtcdServer]:
         yield server
 
 
-class TestEtcd3(StoreContract):
+class TestEtcd3(StoreContract, TransactionContract):
     @pytest.fixture
     def store(self, server: EtcdServer) -> Iterator[Etcd3Store]:
         """Empty, but not at its first revision: no promise depends on that."""

@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import pytest
 
 from mr.ports.store import Store
-from tests.contract.store_contract import StoreContract
+from tests.contract.store_contract import StoreContract, TransactionContract
 from tests.simulation.backends import SimStore
 from tests.simulation.real_time import RealTime
 
@@ -48,11 +48,10 @@ class OneByOne(SimStore):
     revoke = _locked(SimStore.revoke)
 
 
-@pytest.mark.parametrize("transactions", [True, False], ids=["transactions", "single keys"])
-class TestSimulated(StoreContract):
+class TestSingleKeys(StoreContract):
     @pytest.fixture
-    def store(self, transactions: bool) -> OneByOne:
-        return OneByOne(transactions=transactions)
+    def store(self) -> OneByOne:
+        return OneByOne(transactions=False)
 
     @pytest.fixture
     def reopen(self, store: OneByOne) -> Callable[[], Store]:
@@ -78,3 +77,9 @@ class TestSimulated(StoreContract):
     @pytest.fixture
     def lose_history(self, store: OneByOne) -> Callable[[], object]:
         return store.forget
+
+
+class TestTransactions(TestSingleKeys, TransactionContract):
+    @pytest.fixture
+    def store(self) -> OneByOne:
+        return OneByOne(transactions=True)
