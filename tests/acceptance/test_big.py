@@ -93,7 +93,7 @@ def test_a_tree_of_ten_levels_with_children_at_each(pair: Shared, w: str) -> Non
     assert sorted(leaves) == [f"{n:010b}" for n in range(1024)]
 
 
-def test_a_reduce_of_sixty_megabytes_stays_below_300_MB_in_every_process(pair: Shared, w: str) -> None:
+def test_a_reduce_of_200_megabytes_stays_below_300_MB_in_every_process(pair: Shared, w: str) -> None:
     leaf = mapper("""
     yield MrConfigureToReturn()
     for _, n in arguments:
@@ -101,11 +101,11 @@ def test_a_reduce_of_sixty_megabytes_stays_below_300_MB_in_every_process(pair: S
             yield f"{n % 7} {m}", chr(97 + m) * 50_000
     """)
     count = reducer("for k, v in results: yield k, [sum(1 for x in v for _ in x), sum(len(y) for x in v for y in x)]")
-    pair.define(w, {"start": (map_to("leaf", "[(n, n) for n in range(60)]"), count), "leaf": (leaf, ALL)})
+    pair.define(w, {"start": (map_to("leaf", "[(n, n) for n in range(200)]"), count), "leaf": (leaf, ALL)})
     with memory_of(pair) as most:
         reply = pair.post(w, timeout_s=90.0)
-    assert sum(bytes_ for _, (_, bytes_) in reply.pairs) == 60 * 20 * 50_000
-    assert sum(values for _, (values, _) in reply.pairs) == 60 * 20
+    assert sum(bytes_ for _, (_, bytes_) in reply.pairs) == 200 * 20 * 50_000
+    assert sum(values for _, (values, _) in reply.pairs) == 200 * 20
     print("most memory of a process:", max(most.values()) // MB, "MB")
     assert max(most.values()) < RSS_MAX_MB * MB, {pid: size // MB for pid, size in most.items()}
 
