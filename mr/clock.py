@@ -29,4 +29,4 @@ class SystemClock:
 
 def stamp(moment: datetime) -> str:
     """A moment as `2026-11-21T12:00:00.000000Z`: sorts as text in the order of time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from mr.http.deliveries import Deliveries
+from mr.http.grouped import Grouped
 from mr.http.replies import LOOK_EVERY_S, WaitingRoom
 from mr.http.threads import ANSWER_S, SIZE, NativeThreads
 from mr.model import ids
@@ -33,6 +34,7 @@ class FrontEnd:
         self.id = ids.new_worker_id()
         self.host = socket.gethostname()
         self.threads = NativeThreads(threads, answer_s=answer_s)
+        self.accepting = Grouped(parts.submission.accept, answer_s=answer_s)
         self.health = NativeThreads(2, answer_s=HEALTH_ANSWER_S)
         self.deliveries = Deliveries(parts.cleaner, parts.retention, parts.clock, self.id)
         self.room = WaitingRoom(parts.store, self.id, self.deliveries.forget, look_every_s=look_every_s)
@@ -45,6 +47,7 @@ class FrontEnd:
     def close(self) -> None:
         """End the threads and let go of the parts. Twice is harmless."""
         self.threads.close()
+        self.accepting.close()
         self.health.close()
         self.room.close()
         self.deliveries.close()

@@ -20,12 +20,15 @@ from mr.http.front_end import FrontEnd
 from mr.http.replies import Waiter
 from mr.model import ids, names
 from mr.model.request import Reply, RequestState
+from mr.services.acceptance import Posting
 
 BODY_S = 30.0
 """A body that takes longer to arrive is not waited for."""
 LOOK_FIRST_S, LOOK_MAX_S = 10.0, 80.0
 """How long a client waits before its request's own record is looked at, in case no reply ever comes; it doubles."""
 ADDRESS_MAX = 1000
+SMALL_BYTES = 16 * 1024
+"""A body up to this size is parsed at once."""
 
 _YES, _NO = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 
@@ -41,11 +44,23 @@ def routes(front_end: FrontEnd) -> Blueprint:
         blocking = asks_to_block(request.args.getlist("blocking"))
         body = read_body(front_end.settings.body_max_bytes)
         context = {"requester_ip": requester_ip(request.environ, front_end.settings.remote_addr_header)}
+        # A megabyte of JSON in the event loop would hold up everybody else.
+        arguments = arguments_of(body) if len(body) <= SMALL_BYTES else front_end.threads.call(arguments_of, body)
         r = ids.new_request_id()
         with ExitStack() as stack:
             waiter = stack.enter_context(front_end.room.expect(r)) if blocking else None
             try:
-                front_end.threads.call(_accept, front_end, workflow, job, body, context, r, waiter is not None)
+                front_end.accepting.call(
+                    Posting(
+                        request_id=r,
+                        workflow=workflow,
+                        job=job,
+                        arguments=arguments,
+                        context=context,
+                        is_blocking=blocking,
+                        reply_to=front_end.id if blocking else None,
+                    )
+                )
             except MrError as error:
                 if may_exist(error):
                     g.request_id = r
@@ -59,21 +74,6 @@ def routes(front_end: FrontEnd) -> Blueprint:
         return finished(front_end, workflow, r, reply)
 
     return blueprint
-
-
-def _accept(
-    front_end: FrontEnd, workflow: str, job: str, body: bytes, context: dict[str, Any], r: str, blocking: bool
-) -> None:
-    # Parsing belongs here too: a megabyte of JSON in the event loop would hold up everybody else.
-    front_end.parts.submission.submit(
-        workflow,
-        job,
-        arguments_of(body),
-        context=context,
-        is_blocking=blocking,
-        reply_to=front_end.id if blocking else None,
-        request_id=r,
-    )
 
 
 def asks_to_block(values: list[str]) -> bool:

@@ -1,64 +1,33 @@
-"""Submission: accept a request, or cancel one.
-
-An accepted request is one transaction: its record, its fence, and the manifest of the virtual mapper `-` whose
-only child is the root invocation, under the version of the workflow whose definition set it is pinned to. Only
-then is the first message published; if that fails, the sweeper does it.
-"""
+"""Submission: accept requests (`acceptance`), cancel one, or give it a second life."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from mr import codec
-from mr.clock import Clock, stamp
-from mr.codec import Items
+from mr.clock import Clock
 from mr.errors import (
     BrokerUnavailable,
-    InvalidArguments,
+    MrError,
     RequestEnded,
     RequestError,
     RequestNotFound,
-    StoreUnavailable,
-    UnknownJob,
-    VersionConflict,
 )
 from mr.model import ids
-from mr.model.dataset import Payload
-from mr.model.definitions import DefinitionSet
-from mr.model.invocation import ErrorReport, Manifest, report_as_dict
-from mr.model.message import Level, Message, seal
+from mr.model.invocation import ErrorReport, report_as_dict
+from mr.model.message import Message, seal
 from mr.model.request import Active, Reply, Request, RequestState
-from mr.model.workflow import Workflow
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
-from mr.rules import keys, lifecycle, limits, routing
+from mr.rules import keys, lifecycle, routing
+from mr.services.acceptance import Acceptance, Accepted, Definitions, Posting
 from mr.services.retention import Retention
 
 _log = logging.getLogger(__name__)
-
-ATTEMPTS = 5
-"""How often an acceptance is tried again when the workflow's definitions change under it."""
-
-
-class Definitions(Protocol):
-    """What submission asks of the registry."""
-
-    def current(self, w: str) -> tuple[Workflow, int, DefinitionSet]:
-        """The workflow's record, its version, and its current definition set. Raises: UnknownWorkflow."""
-
-    def definitions(self, w: str, digest: str) -> DefinitionSet:
-        """A definition set by its hash. Raises: NotFound."""
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """An accepted request, as the caller may want to know it."""
-
-    request_id: str
-    request: Request
 
 
 class Submission:
@@ -76,112 +45,23 @@ class Submission:
     ) -> None:
         self._store, self._publisher, self._definitions = store, publisher, definitions
         self._clock, self._retention, self._message_key, self._new_id = clock, retention, message_key, new_id
+        self.accept = Acceptance(store, publisher, definitions, clock, message_key).accept
 
     def submit(
-        self,
-        workflow: str,
-        job: str,
-        arguments: Mapping[str, Any],
-        *,
-        context: Mapping[str, Any] | None = None,
-        is_blocking: bool = False,
-        reply_to: str | None = None,
-        request_id: str | None = None,
+        self, workflow: str, job: str, arguments: Mapping[str, Any], *, context: Mapping[str, Any] | None = None
     ) -> Accepted:
         """Accept a request: each item of `arguments` becomes one (key, value) pair of the root invocation.
 
-        `request_id` is for a caller that must know a fresh id before the request exists.
-
         Guarantee: durable when it returns; not at all when it raises, except StoreUnavailable with `unknown` set.
-        Raises: UnknownWorkflow, UnknownJob; ValueRefused, InvalidArguments; StoreUnavailable.
+        Raises: UnknownWorkflow, UnknownJob; ValueRefused, InvalidArguments; VersionConflict; StoreUnavailable.
         """
-        pairs = Items.of([codec.dumps((key, value)) for key, value in arguments.items()])
-        if pairs.size_bytes > limits.INLINE_MAX:
-            raise InvalidArguments(
-                f"the arguments are {pairs.size_bytes} bytes; at most {limits.INLINE_MAX} are accepted",
-                hint="put big input on the shared file system or behind a URL and pass its name",
-            )
-        request_id = request_id or self._new_id()
-        for _ in range(ATTEMPTS):
-            _, version, definitions = self._definitions.current(workflow)
-            step = definitions.jobs.get(job)
-            if step is None:
-                known = ", ".join(sorted(definitions.jobs)) or "none yet"
-                raise UnknownJob(f"workflow {workflow!r} has no job {job!r}", hint=f"it has: {known}")
-            request = Request(
-                workflow_name=workflow,
-                job_name=job,
-                invocation_id=f"{request_id}.0",
-                context=dict(context or {}),
-                is_blocking=is_blocking,
-                set=definitions.hash,
-                reply_to=reply_to,
-                created_at=stamp(self._clock.now()),
-            )
-            if self._accept(request_id, request, definitions, step, pairs, version):
-                return Accepted(request_id, request)
-        raise VersionConflict(f"the definitions of workflow {workflow!r} keep changing", hint="try again")
-
-    def _accept(
-        self, r: str, request: Request, definitions: DefinitionSet, step: str, pairs: Items, version: int
-    ) -> bool:
-        w = request.workflow_name
-        args = Items.of([pairs.array()])
-        manifest = Manifest(execution="accepted", step=step, count=1, slice=1, args=Payload(inline=args.raw()))
-        record = codec.encode(request)
-        message = Message(
-            w=w,
-            r=r,
-            epoch=request.epoch,
-            set=request.set,
-            kind="map",
-            p=ids.ROOT,
-            to=1,
-            levels=[Level(1, 1, step, 0, "accepted")],
-            args=args.raw(),
-            request=msgspec.Raw(record),
+        posting = Posting(
+            request_id=self._new_id(), workflow=workflow, job=job, arguments=arguments, context=context or {}
         )
-        topic = routing.topic(w, "map", definitions.mapper(step).capability)
-        publication = Publication(topic, seal(message, self._message_key))
-        puts = [
-            Put(keys.active(w, r), codec.encode(Active(request.epoch))),
-            Put(keys.manifest(w, r, ids.ROOT), codec.encode(manifest)),
-            Put(keys.request(w, r), record),
-        ]
-        if not self._store.abilities.transactions:
-            # In this order: without its record a request was never accepted, and the sweeper clears the rest away.
-            # If it did so while this process stood still, the fence is missing at the end, and is put again.
-            for put in (*puts, puts[0]):
-                self._repeat(Transaction(conditions=[Absent(put.key)], operations=[put], reads=[put.key]), put.value)
-        elif not self._repeat(
-            Transaction(
-                conditions=[At(keys.workflow(w), version), Absent(keys.active(w, r)), Absent(keys.request(w, r))],
-                operations=puts,
-                reads=[keys.request(w, r)],
-                messages=[publication] if self._publisher.joins_commit else [],
-            ),
-            record,
-        ):
-            return False
-        if not self._publisher.joins_commit:
-            try:
-                self._publisher.publish([publication])
-            except BrokerUnavailable as error:
-                _log.warning("request %s was accepted but not published, the sweeper will: %s", r, error)
-        return True
-
-    def _repeat(self, transaction: Transaction, record: bytes | None = None) -> bool:
-        """Commit; once more where the outcome is unknown. True if it is applied, by whichever of the two."""
-        try:
-            return self._store.commit(transaction).succeeded
-        except StoreUnavailable as error:
-            if not error.unknown:
-                raise
-        outcome = self._store.commit(transaction)
-        if outcome.succeeded or record is None:
-            return outcome.succeeded
-        entry = next(iter(outcome.entries.values()))
-        return entry is not None
+        (outcome,) = self.accept([posting])
+        if isinstance(outcome, MrError):
+            raise outcome
+        return outcome
 
     def cancel(self, workflow: str, request_id: str, *, reason: str = "cancelled by a user") -> Request:
         """End a running request as cancelled; its fence goes, so that nothing of it is recorded any more.

@@ -58,7 +58,7 @@ class Definitions:
 
     def current(self, w: str) -> tuple[Workflow, int, DefinitionSet]:
         entry = self._store.entries[keys.workflow(w)]
-        return Workflow(description=""), entry.version, self._set
+        return Workflow(description="", handlers_state=self._set.hash), entry.version, self._set
 
     def definitions(self, w: str, digest: str) -> DefinitionSet:
         return self._set
