@@ -38,10 +38,20 @@ def result(pieces: Iterable[bytes], on_delivered: Callable[[], None]) -> Respons
         head.append(part)
         size += len(part)
         if size > PIECE_BYTES:
-            return Response(_sent([b"".join(head)], parts, on_delivered), content_type=JSON)
-    answer = Response(_sent([b"".join(head)], (), on_delivered), content_type=JSON)
+            return Response(sent([b"".join(head)], parts, on_delivered), content_type=JSON)
+    answer = Response(sent([b"".join(head)], (), on_delivered), content_type=JSON)
     answer.content_length = size
     return answer
+
+
+def small(pairs: bytes) -> bytes:
+    """The document of a result whose pairs are at hand."""
+    return _HEAD + pairs + _TAIL
+
+
+def about(request_id: str, host: str) -> list[tuple[str, str]]:
+    """JobX's two headers, on every answer about a request that exists or may exist."""
+    return [("X-MR-REQUEST-ID", request_id), ("X-FULFILLED-BY", host)]
 
 
 def _document(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -56,7 +66,8 @@ def _document(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield _TAIL
 
 
-def _sent(head: Iterable[bytes], rest: Iterable[bytes], on_delivered: Callable[[], None]) -> Iterator[bytes]:
+def sent(head: Iterable[bytes], rest: Iterable[bytes], on_delivered: Callable[[], None]) -> Iterator[bytes]:
+    """Bytes as the server asks for them, and word of it when it has had all."""
     yield from head
     yield from rest
     # The server asks for more only after it has sent what it had.

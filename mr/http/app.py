@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import Flask, Response, g
 
-from mr.http import errors, health, jobs, requests
+from mr.http import answers, errors, health, jobs, requests
+from mr.http.direct import Direct
 from mr.http.front_end import FrontEnd
 
 EXTENSION = "mr"
@@ -23,10 +24,10 @@ def create_app(front_end: FrontEnd) -> Flask:
 
     @app.after_request
     def name_request(response: Response) -> Response:
-        # JobX's two headers, on every answer about a request that exists or may exist.
         if "request_id" in g:
-            response.headers["X-MR-REQUEST-ID"] = g.request_id
-            response.headers["X-FULFILLED-BY"] = front_end.host
+            response.headers.extend(answers.about(g.request_id, front_end.host))
         return response
+
+    app.wsgi_app = Direct(front_end, app.wsgi_app)  # type: ignore[method-assign]  # as Flask's manual has it
 
     return app

@@ -73,13 +73,23 @@ def status_of(error: MrError) -> int:
 
 def register(app: Flask) -> None:
     """Answer every exception of the routes."""
-    app.register_error_handler(RequestFailed, failure)
-    app.register_error_handler(MrError, problem)
-    app.register_error_handler(HTTPException, protocol_problem)
-    app.register_error_handler(Exception, accident)
+    app.register_error_handler(Exception, lambda error: answer(error, g.get("request_id")))
 
 
-def failure(error: RequestFailed) -> Response:
+def answer(error: Exception, request_id: str | None = None) -> Response:
+    """The answer to any exception, about a request if it exists or may exist."""
+    if isinstance(error, RequestFailed):
+        return _failure(error)
+    if isinstance(error, MrError):
+        return _problem(error, request_id)
+    if isinstance(error, HTTPException):
+        return _protocol_problem(error, request_id)
+    _log.error("a request could not be answered", exc_info=error)
+    message = "this should not have happened; the log of the front end says more"
+    return _error("internal", message, 500, request_id=request_id)
+
+
+def _failure(error: RequestFailed) -> Response:
     """The failure of a handler: what it raised, in the headers for JobX's clients and whole in the body."""
     report = {name: error.report.get(name, missing) for name, missing in FAILURE_FIELDS.items()}
     answer = _json({"error": report}, 500)
@@ -88,36 +98,29 @@ def failure(error: RequestFailed) -> Response:
     return answer
 
 
-def problem(error: MrError) -> Response:
-    """An error of mr."""
+def _problem(error: MrError, request_id: str | None) -> Response:
     status = status_of(error)
     if status >= 500:
         _log.warning("answered %d: %s", status, error)
     code = "outcome_unknown" if status == 504 else error.code
-    answer = _error(code, error.message, status, error.hint)
+    answer = _error(code, error.message, status, error.hint, request_id)
     if status in (503, 504):
         answer.headers["Retry-After"] = RETRY_AFTER_S
     return answer
 
 
-def protocol_problem(error: HTTPException) -> Response:
+def _protocol_problem(error: HTTPException, request_id: str | None) -> Response:
     """What Flask refuses by itself: no such route, another method, a body too large."""
     status = error.code or 500
     hint = ""
     if isinstance(error, RequestEntityTooLarge):
         hint = "put big input on the shared file system or behind a URL and pass its name"
     code = error.name.lower().replace(" ", "_")
-    answer = _error(code, error.description or error.name, status, hint)
+    answer = _error(code, error.description or error.name, status, hint, request_id)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
             answer.headers[name] = value
     return answer
-
-
-def accident(error: Exception) -> Response:
-    """A bug of ours: the log has it, the client need not."""
-    _log.error("a request could not be answered", exc_info=error)
-    return _error("internal", "this should not have happened; the log of the front end says more", 500)
 
 
 def header_safe(text: object) -> str:
@@ -127,12 +130,12 @@ def header_safe(text: object) -> str:
     return "".join(character if " " <= character <= "~" else "?" for character in plain)[:HEADER_MAX]
 
 
-def _error(code: str, message: str, status: int, hint: str = "") -> Response:
+def _error(code: str, message: str, status: int, hint: str = "", request_id: str | None = None) -> Response:
     body = {"code": code, "message": message}
     if hint:
         body["hint"] = hint
-    if "request_id" in g:
-        body["request_id"] = g.request_id
+    if request_id is not None:
+        body["request_id"] = request_id
     return _json({"error": body}, status)
 
 

@@ -9,6 +9,7 @@ from mr.http.grouped import Grouped
 from mr.http.replies import LOOK_EVERY_S, WaitingRoom
 from mr.http.threads import ANSWER_S, SIZE, NativeThreads
 from mr.model import ids
+from mr.services.acceptance import Accepted, Posting
 from mr.wiring import Parts
 
 HEALTH_ANSWER_S = 5.0
@@ -34,7 +35,9 @@ class FrontEnd:
         self.id = ids.new_worker_id()
         self.host = socket.gethostname()
         self.threads = NativeThreads(threads, answer_s=answer_s)
-        self.accepting = Grouped(parts.submission.accept, answer_s=answer_s)
+        self.accepting: Grouped[Posting, Accepted] = Grouped(
+            lambda postings: parts.submission.accept(postings), answer_s=answer_s
+        )
         self.health = NativeThreads(2, answer_s=HEALTH_ANSWER_S)
         self.deliveries = Deliveries(parts.cleaner, parts.retention, parts.clock, self.id)
         self.room = WaitingRoom(parts.store, self.id, self.deliveries.forget, look_every_s=look_every_s)

@@ -83,7 +83,9 @@ class Grouped(Generic[A, R]):
                     self._line.put(None)
                     break
                 group.append(more)
-            self._run([call for call in group if call.claim()])
+            if claimed := [call for call in group if call.claim()]:
+                self._run(claimed)
+                del claimed
             del first, group  # else the thread would keep their answers until the next ones
 
     def _run(self, calls: list[_Call[A, R]]) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gevent
 from flask import Blueprint, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+from werkzeug.sansio.utils import get_content_length
 
 from mr import codec
 from mr.errors import InvalidArguments, MrError, RequestFailed, StoreUnavailable
 from mr.http import answers
-from mr.http.errors import ClientError, may_exist
+from mr.http.errors import JSON, ClientError, may_exist
 from mr.http.front_end import FrontEnd
 from mr.http.replies import Waiter
 from mr.model import ids, names
@@ -39,41 +39,70 @@ def routes(front_end: FrontEnd) -> Blueprint:
 
     @blueprint.post("/job/<workflow>/<job>")
     def post(workflow: str, job: str) -> Response:
-        names.check("workflow", workflow)
-        names.check("job", job)
         blocking = asks_to_block(request.args.getlist("blocking"))
-        body = read_body(front_end.settings.body_max_bytes)
-        context = {"requester_ip": requester_ip(request.environ, front_end.settings.remote_addr_header)}
-        # A megabyte of JSON in the event loop would hold up everybody else.
-        arguments = arguments_of(body) if len(body) <= SMALL_BYTES else front_end.threads.call(arguments_of, body)
-        r = ids.new_request_id()
-        with ExitStack() as stack:
-            waiter = stack.enter_context(front_end.room.expect(r)) if blocking else None
-            try:
-                front_end.accepting.call(
-                    Posting(
-                        request_id=r,
-                        workflow=workflow,
-                        job=job,
-                        arguments=arguments,
-                        context=context,
-                        is_blocking=blocking,
-                        reply_to=front_end.id if blocking else None,
-                    )
-                )
-            except MrError as error:
-                if may_exist(error):
-                    g.request_id = r
-                raise
-            g.request_id = r
-            reply = None if waiter is None else wait(front_end, waiter, workflow, r)
+        check_headers(request.mimetype, request.mimetype_params, request.headers.get("Content-Encoding", ""))
+        posted = Posted(front_end, workflow, job, request.environ, blocking=blocking)
+        try:
+            reply = posted.serve()
+        finally:
+            if posted.request_id is not None:
+                g.request_id = posted.request_id
         if reply is None:
             return answers.pending(202 if blocking else 200)
-        if reply.state is not RequestState.SUCCEEDED:
-            front_end.deliveries.forget(workflow, r)
-        return finished(front_end, workflow, r, reply)
+        return finished(front_end, workflow, posted.new_id, reply)
 
     return blueprint
+
+
+class Posted:
+    """One job that a client posts. `request_id` is None as long as no request of it can exist."""
+
+    def __init__(
+        self, front_end: FrontEnd, workflow: str, job: str, environ: dict[str, Any], *, blocking: bool
+    ) -> None:
+        self._front_end, self._workflow, self._job = front_end, workflow, job
+        self._environ, self._blocking = environ, blocking
+        self.new_id = ids.new_request_id()
+        self.request_id: str | None = None
+
+    def serve(self) -> Reply | None:
+        """Accept the request, and wait for its end where that was asked for; None if it is not over.
+
+        Raises: MrError, HTTPException.
+        """
+        front_end, w, r = self._front_end, self._workflow, self.new_id
+        names.check("workflow", w)
+        names.check("job", self._job)
+        body = read_body(self._environ, front_end.settings.body_max_bytes)
+        # A megabyte of JSON in the event loop would hold up everybody else.
+        arguments = arguments_of(body) if len(body) <= SMALL_BYTES else front_end.threads.call(arguments_of, body)
+        posting = Posting(
+            request_id=r,
+            workflow=w,
+            job=self._job,
+            arguments=arguments,
+            context={"requester_ip": requester_ip(self._environ, front_end.settings.remote_addr_header)},
+            is_blocking=self._blocking,
+            reply_to=front_end.id if self._blocking else None,
+        )
+        if not self._blocking:
+            self._accept(posting)
+            return None
+        with front_end.room.expect(r) as waiter:
+            self._accept(posting)
+            reply = wait(front_end, waiter, self._environ, w, r)
+        if reply is not None and reply.state is not RequestState.SUCCEEDED:
+            front_end.deliveries.forget(w, r)
+        return reply
+
+    def _accept(self, posting: Posting) -> None:
+        try:
+            self._front_end.accepting.call(posting)
+        except MrError as error:
+            if may_exist(error):
+                self.request_id = self.new_id
+            raise
+        self.request_id = self.new_id
 
 
 def asks_to_block(values: list[str]) -> bool:
@@ -89,21 +118,28 @@ def asks_to_block(values: list[str]) -> bool:
     raise ClientError("expected ?blocking= once, true or false", hint="1, 0, yes and no will do")
 
 
-def read_body(limit: int) -> bytes:
-    """The body of the request at hand, of at most `limit` bytes.
+def check_headers(kind: str, parameters: Mapping[str, str], encoding: str) -> None:
+    """Whether the headers say that the body is JSON in UTF-8, as it is.
 
-    Raises: ClientError if it is not said to be JSON; RequestEntityTooLarge, RequestTimeout.
+    Raises: ClientError.
     """
-    kind = request.mimetype
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
-        raise ClientError(f"expected the content type application/json, got: {kind[:100] or 'none'}")
+    charset = parameters.get("charset", "utf-8").lower()
+    if not (kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))):
+        raise ClientError(f"expected the content type {JSON}, got: {kind[:100] or 'none'}")
     if charset not in ("utf-8", "utf8"):
         raise ClientError(f"expected the charset utf-8, got: {charset[:100]}")
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if encoding.lower() not in ("", "identity"):
         raise ClientError("expected a body without Content-Encoding")
+
+
+def read_body(environ: dict[str, Any], limit: int) -> bytes:
+    """The body of a request, of at most `limit` bytes.
+
+    Raises: RequestEntityTooLarge, RequestTimeout; ClientError if it breaks off.
+    """
+    length = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
     with gevent.Timeout(BODY_S, RequestTimeout(f"the body did not arrive in {BODY_S:g} s")):
-        return read_limited(request.environ["wsgi.input"], request.content_length, limit)
+        return read_limited(environ["wsgi.input"], length, limit)
 
 
 def read_limited(stream: Any, length: int | None, limit: int) -> bytes:
@@ -146,7 +182,7 @@ def requester_ip(environ: dict[str, Any], header: str) -> str:
     return str(environ.get(header) or environ.get("REMOTE_ADDR") or "")[:ADDRESS_MAX]
 
 
-def wait(front_end: FrontEnd, waiter: Waiter, w: str, r: str) -> Reply | None:
+def wait(front_end: FrontEnd, waiter: Waiter, environ: dict[str, Any], w: str, r: str) -> Reply | None:
     """The end of a request; None if it is not over when the wait must end.
 
     It ends after MR_WAIT_MAX_S, when this process drains, and soon after the client has gone.
@@ -161,7 +197,7 @@ def wait(front_end: FrontEnd, waiter: Waiter, w: str, r: str) -> Reply | None:
         reply = waiter.wait(max(0.0, min(left_s, front_end.probe_every_s)))
         if reply is not None:
             return reply
-        if left_s <= front_end.probe_every_s or has_gone(request.environ.get("gunicorn.socket")):
+        if left_s <= front_end.probe_every_s or has_gone(environ.get("gunicorn.socket")):
             return None
         if clock.monotonic() >= look_at:
             look_after_s = min(2 * look_after_s, LOOK_MAX_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from mr.http import jobs
 from mr.model import names
 from mr.model.request import RequestState
 from mr.rules import keys
+from mr.services.acceptance import Posting
 from tests.unit import front_ends
 from tests.unit.front_ends import DEADLINE_S, Site, ends_silently, fails, succeeds, succeeds_in_chunks, worker
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(params=["directly", "by Flask"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Whatever is posted must be answered alike by both ways in."""
     site = Site(front_ends.parts(tmp_path), look_every_s=0.2, probe_every_s=0.1)
+    if request.param == "by Flask":
+        site.app.wsgi_app = site.app.wsgi_app._otherwise  # type: ignore[attr-defined,method-assign]
     yield site
     site.close()
 
@@ -317,10 +321,7 @@ def test_a_result_that_was_not_sent_to_its_end_stays_for_its_day(site: Site) -> 
 
 
 def test_a_store_that_refuses_is_503_and_nothing_was_accepted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> None:
-        raise StoreUnavailable("no answer")
-
-    monkeypatch.setattr(site.parts.submission, "submit", refuse)
+    monkeypatch.setattr(site.parts.submission, "accept", lambda postings: [StoreUnavailable("no answer")])
     answer = site.post()
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"
@@ -334,11 +335,11 @@ def test_an_unknown_outcome_names_the_request_that_may_exist(
 ) -> None:
     given: list[str] = []
 
-    def lose(*args: Any, request_id: str, **options: Any) -> None:
-        given.append(request_id)
-        raise error
+    def lose(postings: Sequence[Posting]) -> list[Exception]:
+        given.extend(posting.request_id for posting in postings)
+        return [error]
 
-    monkeypatch.setattr(site.parts.submission, "submit", lose)
+    monkeypatch.setattr(site.parts.submission, "accept", lose)
     answer = site.post()
     assert answer.status_code == status
     assert answer.headers["X-MR-REQUEST-ID"] == given[0] == answer.get_json()["error"]["request_id"]
@@ -348,7 +349,7 @@ def test_a_bug_is_500_without_its_text(site: Site, monkeypatch: pytest.MonkeyPat
     def break_down(*args: Any, **options: Any) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(site.parts.submission, "submit", break_down)
+    monkeypatch.setattr(site.parts.submission, "accept", break_down)
     answer = site.post()
     assert answer.status_code == 500
     assert answer.get_json()["error"]["code"] == "internal"
