@@ -210,12 +210,30 @@ class Items:
     Immutable. Cutting and joining cost as much as copying the bytes.
     """
 
-    __slots__ = ("_ends", "blob", "lengths")
+    __slots__ = ("_base", "_ends", "_own", "_start", "lengths")
 
     def __init__(self, blob: bytes, lengths: array[int]) -> None:
-        self.blob = blob
         self.lengths = lengths
+        # What is cut from others is a window on their bytes; it gets its own when somebody asks for them.
+        self._base = blob
+        self._start = 0
         self._ends: list[int] | None = None
+        self._own: bytes | None = blob
+
+    @property
+    def blob(self) -> bytes:
+        """The documents, joined by commas."""
+        if self._own is None:
+            first, last = self._bounds()
+            self._own = self._base[first:last]
+        return self._own
+
+    def _bounds(self) -> tuple[int, int]:
+        """Where the blob begins and ends in the base."""
+        if self._ends is None:
+            return 0, len(self._base)
+        start = self._start
+        return self._ends[start - 1] if start else 0, self._ends[start + len(self.lengths) - 1] - 1
 
     @classmethod
     def of(cls, documents: Sequence[bytes]) -> Items:
@@ -242,9 +260,9 @@ class Items:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[bytes]:
-        start = 0
+        blob, start = self.blob, 0
         for length in self.lengths:
-            yield self.blob[start : start + length]
+            yield blob[start : start + length]
             start += length + 1
 
     def __eq__(self, other: object) -> bool:
@@ -256,7 +274,8 @@ class Items:
     @property
     def size_bytes(self) -> int:
         """Bytes of the blob."""
-        return len(self.blob)
+        first, last = self._bounds()
+        return last - first
 
     def cut(self, start: int, stop: int) -> Items:
         """The items from `start` up to `stop`, by number."""
@@ -267,8 +286,9 @@ class Items:
             return EMPTY
         if self._ends is None:
             self._ends = list(accumulate(length + 1 for length in self.lengths))
-        first = self._ends[start - 1] if start else 0
-        return Items(self.blob[first : self._ends[start + len(lengths) - 1] - 1], lengths)
+        window = Items(self._base, lengths)
+        window._ends, window._start, window._own = self._ends, self._start + start, None
+        return window
 
     def item(self, index: int) -> bytes:
         """One document."""

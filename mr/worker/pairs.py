@@ -161,12 +161,11 @@ def children(source: Iterator[Any], spot: Spot, limits: Limits, pieces: Pieces) 
         if count > limits.children:
             raise Refused("output_limit", f"{spot} maps to more than {limits.children} children")
         key, value = pair
+        kind = type(key)
+        key_is_plain = (kind is int and LOW <= key < HIGH) or (kind is str and len(key) < SHORT and key.isascii())
         kind = type(value)
-        if (
-            ((kind is int and LOW <= value < HIGH) or (kind is str and len(value) < SHORT and value.isascii()))
-            and type(key) is str
-            and len(key) < SHORT
-            and key.isascii()
+        if key_is_plain and (
+            (kind is int and LOW <= value < HIGH) or (kind is str and len(value) < SHORT and value.isascii())
         ):
             document = encode(((key, value),))
         else:

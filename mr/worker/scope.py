@@ -163,23 +163,32 @@ class Current:
 
     @property
     def invocation(self) -> str:
-        """Id of the running invocation: `<request>.<path>`, with `.r` for a reduce."""
-        path = f"{self.path}.r" if self.child is None else child_path(self.path, self.child)
-        return f"{self.request}.{path}"
+        """Id of the running invocation."""
+        return invocation_id(self.request, self.path, self.child)
+
+
+def invocation_id(request: str, path: str, child: int | None) -> str:
+    """`<request>.<path>`, with `.r` for a reduce, which has no `child`."""
+    return f"{request}.{path}.r" if child is None else f"{request}.{child_path(path, child)}"
 
 
 class Context:
     """The `ctx` of a `def handle` module; a new one for each call."""
 
-    __slots__ = ("_current", "_scope", "closed", "invocation", "request", "step")
+    __slots__ = ("_child", "_current", "_path", "_scope", "closed", "request", "step")
 
     def __init__(self, current: Current, scope: Mapping[str, Any]) -> None:
         self._current = current
         self._scope = scope
         self.request = current.request
-        self.invocation = current.invocation
+        self._path, self._child = current.path, current.child
         self.step: str | None = None
         self.closed = False
+
+    @property
+    def invocation(self) -> str:
+        """Id of the invocation that this is the context of."""
+        return invocation_id(self.request, self._path, self._child)
 
     def map_to(self, step: str) -> None:
         """Make the pairs that follow children of `step`; only a mapper, before its first yield."""
