@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Mapping
 
@@ -11,12 +12,18 @@ from mr.wiring import Parts
 from mr.worker.supervisor import Supervisor
 
 
+GARBAGE_EVERY = 20_000
+"""Little here is cyclic, so the collector need not look as often as it does by itself."""
+
+
 def run(settings: Settings, environ: Mapping[str, str]) -> int:
     """Be a worker until SIGTERM or SIGINT; the exit code.
 
     Raises: ConfigError; StoreUnavailable if the store is away at the start.
     """
     parts = Parts(settings)
+    gc.freeze()
+    gc.set_threshold(GARBAGE_EVERY)
 
     async def serve() -> int:
         supervisor = Supervisor(parts, environ)
