@@ -11,7 +11,6 @@ from mr.settings import Settings
 from mr.wiring import Parts
 from mr.worker.supervisor import Supervisor
 
-
 GARBAGE_EVERY = 20_000
 """Little here is cyclic, so the collector need not look as often as it does by itself."""
 
