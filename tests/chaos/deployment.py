@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mr import codec
@@ -43,8 +43,8 @@ _DISK = "/var/tmp"
 class Deployment:
     """Started when entered, ended in order when left."""
 
-    def __init__(self, pair: str) -> None:
-        self.pair = pair
+    def __init__(self, pair: str, workflow: str = jobs.WORKFLOW, define: Callable[[Parts], None] = jobs.define) -> None:
+        self.pair, self.workflow, self._define = pair, workflow, define
         self.folder = Path(tempfile.mkdtemp(prefix=f"mr-chaos-{pair}-", dir=_DISK))
         self.etcd: EtcdServer | None = None
         self.nsqd: NsqdServer | None = None
@@ -80,7 +80,7 @@ class Deployment:
             **self._backends(),
         }
         self.parts = Parts(Settings.from_env(environ))
-        jobs.define(self.parts)
+        self._define(self.parts)
         bind = ("web", "--bind", f"127.0.0.1:{self.port}")
         self.front_end = Process("front_end", [*_MR, *bind], environ, self.folder)
         for number, capabilities in enumerate(("general", f"general,{jobs.CAPABILITY}")):
@@ -139,7 +139,7 @@ class Deployment:
 
     def backlog(self) -> int:
         """Messages of all topics that are not finished yet."""
-        topics = routing.topics(jobs.WORKFLOW, ["general", jobs.CAPABILITY])
+        topics = routing.topics(self.workflow, ["general", jobs.CAPABILITY])
         return sum(backlog.total for backlog in self.parts.publisher.backlog(topics).values())
 
     def leftovers(self) -> list[str]:
@@ -147,7 +147,7 @@ class Deployment:
         late = time.time() - KEEP_REQUESTS_S - BOUND_S[self.pair]
         found: list[str] = []
         for r in [r for r, at in self.finished.items() if at < late]:
-            w = jobs.WORKFLOW
+            w = self.workflow
             prefixes = [keys.facts(w, r), keys.datasets(w, r), keys.sessions(w, r), keys.receipts(w, r)]
             prefixes += [keys.request(w, r), keys.active(w, r), keys.stopped(w, r)]
             for prefix in prefixes:

@@ -43,12 +43,12 @@ def executor(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[s
     """Kill the executor that has just finished a leaf; its worker has to replace it."""
     homes = {pid: worker for worker in deployment.workers for pid in executors(worker)}
     busy = {pid.number: pid for pid in homes}
-    last = next(number for number in reversed(ledger.pids) if number in busy)
+    last = next((number for number in reversed(ledger.pids) if number in busy), draw.choice(sorted(busy)))
     victim = busy[last]
     os.kill(victim.number, signal.SIGKILL)
     yield f"an executor of {homes[victim].name}"
     yield ""
-    assert not victim.is_alive
+    wait_for("the killed executor is gone", lambda: not victim.is_alive, DIE_S)
     worker = homes[victim]
     assert worker.is_alive, f"{worker.name} ended with its executor"
     wait_for("the executor is replaced", lambda: len(executors(worker)) >= EXECUTORS, RECOVER_S)
