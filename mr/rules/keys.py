@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 ACTIVE = "active/"
 DUE = "due/"
+PINNED = "pinned/"
 WORKERS = "workers/"
 WORKFLOWS = "entities/workflow/"
 MESSAGE_KEY = "secrets/message_key"
@@ -72,6 +73,11 @@ def stopped(w: str, r: str = "") -> str:
 
 def due(time: str, w: str, r: str) -> str:
     return f"due/{time}/{w}/{r}"
+
+
+def pinned(w: str, r: str) -> str:
+    """While it stands the request is not cleaned away."""
+    return f"pinned/{w}/{r}"
 
 
 def facts(w: str, r: str) -> str:
