@@ -18,6 +18,7 @@ PLACES = {
     "tree": Place("mr.cli.tree:tree", "The invocations of a request as a tree."),
     "invocation": Place("mr.cli.invocation:invocation", "One invocation of a request."),
     "status": Place("mr.cli.status:status", "Workers, and what is waiting."),
+    "doctor": Place("mr.cli.doctor:doctor", "Whether all is as it should be, and what to do."),
     "config": Place("mr.cli.config:config", "The settings and where they come from."),
     "web": Place("mr.cli.processes:web", "The front end."),
     "worker": Place("mr.cli.processes:worker", "A worker."),

@@ -9,8 +9,15 @@ from __future__ import annotations
 from urllib.parse import quote, unquote
 
 ACTIVE = "active/"
+DATASETS = "queues/dataset/"
 DUE = "due/"
+FACTS = "entities/invocation/"
 PINNED = "pinned/"
+RECEIPTS = "published/"
+REPLIES = "replies/"
+REQUESTS = "entities/request/"
+SESSIONS = "entity_trees/sessions/"
+STOPPED = "stopped/"
 WORKERS = "workers/"
 WORKFLOWS = "entities/workflow/"
 MESSAGE_KEY = "secrets/message_key"
