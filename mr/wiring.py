@@ -28,7 +28,9 @@ from mr.settings import Settings
 
 if TYPE_CHECKING:
     from mr.adapters.sqlite_file import SqliteFile
+    from mr.services.excerpts import Excerpts
     from mr.services.fleet import Fleet
+    from mr.services.prints import Prints
 
 
 class Parts:
@@ -156,6 +158,20 @@ class Parts:
     def tracing(self) -> Tracing:
         """Looking at the trees of requests."""
         return Tracing(self.store, self.registry.definitions)
+
+    @cached_property
+    def prints(self) -> Prints:
+        """What handlers printed."""
+        from mr.services.prints import Prints
+
+        return Prints(self.store)
+
+    @cached_property
+    def excerpts(self) -> Excerpts:
+        """What went into invocations and came out."""
+        from mr.services.excerpts import Excerpts
+
+        return Excerpts(self.datasets)
 
     @cached_property
     def fleet(self) -> Fleet:

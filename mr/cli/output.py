@@ -63,9 +63,14 @@ def did(text: str) -> None:
     say(f"{click.style('✔', fg='green')} {text}")
 
 
+def is_watched() -> bool:
+    """Whether somebody sees at a terminal what is said."""
+    return sys.stderr.isatty()
+
+
 def next_step(command: str, *, told: bool = True) -> None:
     """Say what one would do next. Not `told`: only to somebody at a terminal, as after what changes nothing."""
-    if told or sys.stderr.isatty():
+    if told or is_watched():
         say(click.style(f"  next: {command}", dim=True))
 
 

@@ -12,7 +12,7 @@ import msgspec
 from mr.cli.command import Noun
 from mr.cli.drawing import elapsed, headline, seconds_between
 from mr.cli.live import follow
-from mr.cli.names import request_argument
+from mr.cli.names import any_workflow_argument, request_argument, requests_argument
 from mr.cli.output import (
     age,
     ask,
@@ -49,7 +49,7 @@ def _record(r: str, found: Request) -> dict[str, Any]:
 
 
 @request.command("list", examples=["mr request list", "mr request list words --state failed --json"])
-@click.argument("workflow", required=False)
+@any_workflow_argument
 @click.option("--state", type=click.Choice([state.value for state in RequestState]), help="Only those in this state.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @json_option
@@ -217,7 +217,7 @@ def unpin(name: str, as_json: bool) -> None:
 
 
 @request.command("rm", examples=["mr request rm 3f2a --yes", "mr request rm 3f2a 77c0 --force --yes"])
-@click.argument("names", metavar="REQUEST...", nargs=-1, required=True)
+@requests_argument
 @click.option("--force", is_flag=True, help="Also what runs, which is cancelled first, and what is pinned.")
 @yes_option
 def rm(names: tuple[str, ...], force: bool, yes: bool) -> None:

@@ -100,7 +100,7 @@ def commands(command: click.Command, path: Sequence[str] = ()) -> Iterator[tuple
 
 
 ALL = {" ".join(["mr", *path]): command for path, command in commands(program)}
-READING = [name for name in ALL if name.endswith((" list", " show", " tree", " status"))]
+READING = [name for name in ALL if name.endswith((" list", " show", " tree", " status", " logs", " doctor"))]
 
 
 # What holds of all
@@ -261,6 +261,28 @@ def test_each_creation_names_the_next_step(store: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "workflow list", "workflow show w", "step list w", "step show w split", "job list w", "job show w j",
+        "handler list w", "handler show w split", "handler sync w FOLDER", "request list", "request show R",
+        "request result R", "request pin R", "tree R", "logs R", "invocation show R.0.1", "status", "config show",
+        "doctor", "job rm w j --yes", "request rm R --yes",
+    ],
+)  # fmt: skip
+def test_at_a_terminal_each_command_ends_with_a_next_step_that_exists(
+    line: str, succeeded: str, folder: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(parts, "w9", ["general"])
+    words = line.replace("FOLDER", str(folder)).replace("R", succeeded).split()
+    monkeypatch.setattr("mr.cli.output.is_watched", lambda: True)
+    steps = [text for text in done(*words).stderr.splitlines() if "next: " in text]
+    assert len(steps) == 1
+    for text in steps:
+        command = text.partition("next: ")[2].split()
+        assert any(" ".join(command[:count]) in ALL for count in (2, 3)), text
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         (["workflow", "create", "w", "again"], exits.REFUSED),
@@ -395,7 +417,14 @@ def test_a_terminal_gets_a_picture_that_follows_the_request(
     worker.start()
     assert live._drawn(parts, "w", r, 30.0).state is RequestState.SUCCEEDED
     worker.join()
-    assert "4 of 4 done" in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert "4 of 4 done" in drawn
+    assert "succeeded in" in drawn
+
+
+def test_the_head_of_a_running_request_says_for_how_long(workflow: str) -> None:
+    r = submitted("a=1")
+    assert " running for " in done("tree", r).stdout.splitlines()[0]
 
 
 def test_a_picture_ends_when_its_time_is_over(workflow: str, parts: Parts) -> None:
