@@ -15,6 +15,7 @@ from mr.ports.broker import Consumer, Publisher
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
 from mr.services.datasets import Datasets
+from mr.services.pins import Pins
 from mr.services.receipts import Receipts
 from mr.services.registry import Registry
 from mr.services.results import Results
@@ -27,6 +28,9 @@ from mr.settings import Settings
 
 if TYPE_CHECKING:
     from mr.adapters.sqlite_file import SqliteFile
+    from mr.services.excerpts import Excerpts
+    from mr.services.fleet import Fleet
+    from mr.services.prints import Prints
 
 
 class Parts:
@@ -81,7 +85,7 @@ class Parts:
             return SqlitePublisher(self._file)
         from mr.adapters.brokers.nsq import NsqPublisher
 
-        return NsqPublisher(self._nsqds(), channel=self.settings.broker.channel)
+        return NsqPublisher(self._nsqds(), self._lookupds(), channel=self.settings.broker.channel)
 
     def consumer(self) -> Consumer:
         """A new receiving side of the broker."""
@@ -92,11 +96,13 @@ class Parts:
             return SqliteConsumer(self._file)
         from mr.adapters.brokers.nsq_consumer import NsqConsumer
 
-        lookupds = [(lookupd.host, lookupd.port) for lookupd in url.lookupds]
-        return NsqConsumer(self._nsqds(), lookupds, channel=self.settings.broker.channel)
+        return NsqConsumer(self._nsqds(), self._lookupds(), channel=self.settings.broker.channel)
 
     def _nsqds(self) -> list[tuple[str, int, int]]:
         return [(node.tcp.host, node.tcp.port, node.http.port) for node in self.settings.broker.url.nodes]
+
+    def _lookupds(self) -> list[tuple[str, int]]:
+        return [(lookupd.host, lookupd.port) for lookupd in self.settings.broker.url.lookupds]
 
     @cached_property
     def _file(self) -> SqliteFile:
@@ -154,9 +160,35 @@ class Parts:
         return Tracing(self.store, self.registry.definitions)
 
     @cached_property
+    def prints(self) -> Prints:
+        """What handlers printed."""
+        from mr.services.prints import Prints
+
+        return Prints(self.store)
+
+    @cached_property
+    def excerpts(self) -> Excerpts:
+        """What went into invocations and came out."""
+        from mr.services.excerpts import Excerpts
+
+        return Excerpts(self.datasets)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Looking at workers and queues."""
+        from mr.services.fleet import Fleet
+
+        return Fleet(self.store, self.publisher, self.registry, self.clock)
+
+    @cached_property
     def receipts(self) -> Receipts:
         """Notes of what was published."""
         return Receipts(self.store, self.publisher, self.clock)
+
+    @cached_property
+    def pins(self) -> Pins:
+        """Keeping requests from being removed."""
+        return Pins(self.store, self.clock)
 
     @cached_property
     def cleaner(self) -> Cleaner:

@@ -84,7 +84,7 @@ def prepare(path: str) -> None:
     directory = os.path.dirname(path)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        kind = _file_system(directory)
+        kind = file_system(directory)
         if kind in _NETWORK:
             raise ConfigError(
                 [f"{path} is on a network file system ({kind}), where SQLite loses data; choose a local directory"]
@@ -190,7 +190,7 @@ def _boot() -> str:
         return ""
 
 
-def _file_system(directory: str, mounts: str = "/proc/self/mountinfo") -> str:
+def file_system(directory: str, mounts: str = "/proc/self/mountinfo") -> str:
     """The type of the file system that holds the directory; empty where the kernel does not tell."""
     best, kind = "", ""
     directory = os.path.realpath(directory)

@@ -10,12 +10,15 @@ import difflib
 import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
 
 from mr.cli.exits import conclude
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Examples:
@@ -66,6 +69,8 @@ class Noun(Examples, click.Group):
         """Find the verb, or say which one may have been meant."""
         name = args[0]
         command = self.get_command(ctx, name)
+        if command is None and ctx.resilient_parsing:
+            return None, None, args[1:]  # a shell asks for completions of something misspelt
         if command is None:
             near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
             meant = f"; did you mean {ctx.command_path} {near[0]}?" if near else ""
@@ -100,6 +105,17 @@ class Program(Noun):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands without importing them."""
+        from click.shell_completion import CompletionItem
+
+        offers = [
+            CompletionItem(name, help=place.short_help)
+            for name, place in self.places.items()
+            if name.startswith(incomplete)
+        ]
+        return offers + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mr.cli.command import Noun
-from mr.cli.output import document, json_option, plain_option, table
+from mr.cli.output import document, json_option, next_step, plain_option, table
 from mr.cli.session import settings
 
 
@@ -28,3 +28,4 @@ def show(as_json: bool, plain: bool) -> None:
         [[row.name, row.value, row.origin, row.meaning] for row in rows],
         plain=plain,
     )
+    next_step("mr doctor", told=False)

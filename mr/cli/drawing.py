@@ -7,11 +7,13 @@ are over and well, and those beyond the first few in any other state, are drawn 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import groupby
 
 import click
 
 from mr.cli.output import duration
+from mr.clock import stamp
 from mr.model.invocation import ErrorReport
 from mr.model.request import Request
 from mr.services.tree import Node, Tree
@@ -36,7 +38,7 @@ def draw(tree: Tree, *, everything: bool = False) -> Iterator[str]:
 def headline(request: Request, w: str, r: str) -> str:
     """The request in one line."""
     state = request.state.value
-    took = f" in {duration(seconds_between(request.created_at, request.finished_at))}" if request.finished_at else ""
+    took = f" {'in' if request.finished_at else 'for'} {duration(elapsed(request))}" if request.created_at else ""
     again = f", life {request.epoch}" if request.epoch > 1 else ""
     return f"{w}/{request.job_name}  {r}  {click.style(state, fg=COLOURS.get(state))}{took}{again}"
 
@@ -46,10 +48,15 @@ def counts(tree: Tree) -> str:
     return f"{tree.done:,} of {tree.total:,} done"
 
 
+def elapsed(request: Request) -> float:
+    """Seconds that a request took, or has run so far."""
+    if request.finished_at:
+        return seconds_between(request.created_at, request.finished_at)
+    return max(0.0, seconds_between(request.created_at, stamp(datetime.now(UTC))))
+
+
 def seconds_between(start: str, end: str | None) -> float:
     """Seconds between two stored times; 0 where one is missing."""
-    from datetime import datetime
-
     if not start or not end:
         return 0.0
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

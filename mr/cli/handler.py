@@ -10,6 +10,7 @@ import msgspec
 
 from mr.cli.command import Noun
 from mr.cli.exits import FAILED, complain
+from mr.cli.names import handler_argument, workflow_argument
 from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, say, table, yes_option
 from mr.cli.session import opened
 
@@ -28,7 +29,7 @@ def handler() -> None:
     "sync",
     examples=["mr handler sync words handlers", "mr handler sync words handlers --dry-run"],
 )
-@click.argument("workflow")
+@workflow_argument
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--dry-run", "-n", is_flag=True, help="Check everything and say what would be done.")
 @click.option("--force", is_flag=True, help="Write also what is the same.")
@@ -88,7 +89,7 @@ def _steps(steps: list[str]) -> str:
 
 
 @handler.command("list", examples=["mr handler list words"])
-@click.argument("workflow")
+@workflow_argument
 @json_option
 @plain_option
 def list_(workflow: str, as_json: bool, plain: bool) -> None:
@@ -106,11 +107,13 @@ def list_(workflow: str, as_json: bool, plain: bool) -> None:
     table(["name", "type", "capability", "version", "description"], rows, plain=plain)
     if not found:
         next_step(f"mr handler sync {workflow} FOLDER")
+    else:
+        next_step(f"mr handler show {workflow} {next(iter(found))}", told=False)
 
 
 @handler.command("show", examples=["mr handler show words split"])
-@click.argument("workflow")
-@click.argument("name")
+@workflow_argument
+@handler_argument
 @json_option
 def show(workflow: str, name: str, as_json: bool) -> None:
     """Show a handler and its source."""
@@ -133,11 +136,12 @@ def show(workflow: str, name: str, as_json: bool) -> None:
     )
     click.echo()
     click.echo(one.source_code.rstrip("\n"))
+    next_step(f"mr step list {workflow}", told=False)
 
 
 @handler.command("rm", examples=["mr handler rm words split --yes"])
-@click.argument("workflow")
-@click.argument("name")
+@workflow_argument
+@handler_argument
 @click.option("--force", is_flag=True, help="Also the steps that name it, and the jobs that start with those.")
 @yes_option
 def rm(workflow: str, name: str, force: bool, yes: bool) -> None:
@@ -146,3 +150,4 @@ def rm(workflow: str, name: str, force: bool, yes: bool) -> None:
     with opened() as parts:
         gone = parts.registry.delete_handler(workflow, name, force=force)
     did(f"removed handler {workflow}/{name}" + (f", with {', '.join(gone)}" if gone else ""))
+    next_step(f"mr handler list {workflow}", told=False)

@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from mr.cli.command import Noun
+from mr.cli.names import initial_step_argument, job_argument, workflow_argument
 from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, table, yes_option
 from mr.cli.session import opened
 
@@ -16,10 +17,10 @@ def job() -> None:
 
 
 @job.command("create", examples=["mr job create words wordcount 'Count the words' count"])
-@click.argument("workflow")
+@workflow_argument
 @click.argument("name", metavar="JOB")
 @click.argument("description")
-@click.argument("initial_step", metavar="STEP")
+@initial_step_argument
 @json_option
 def create(workflow: str, name: str, description: str, initial_step: str, as_json: bool) -> None:
     """Create a job that starts with a step."""
@@ -32,7 +33,7 @@ def create(workflow: str, name: str, description: str, initial_step: str, as_jso
 
 
 @job.command("list", examples=["mr job list words"])
-@click.argument("workflow")
+@workflow_argument
 @json_option
 @plain_option
 def list_(workflow: str, as_json: bool, plain: bool) -> None:
@@ -44,11 +45,15 @@ def list_(workflow: str, as_json: bool, plain: bool) -> None:
         return
     rows = [[name, one.initial_step_name, one.description] for name, one in found.items()]
     table(["name", "initial step", "description"], rows, plain=plain)
+    if found:
+        next_step(f"mr run {workflow}/{next(iter(found))} key=value", told=False)
+    else:
+        next_step(f"mr job create {workflow} NAME DESCRIPTION STEP")
 
 
 @job.command("show", examples=["mr job show words wordcount"])
-@click.argument("workflow")
-@click.argument("name", metavar="JOB")
+@workflow_argument
+@job_argument
 @json_option
 def show(workflow: str, name: str, as_json: bool) -> None:
     """Show a job."""
@@ -65,11 +70,12 @@ def show(workflow: str, name: str, as_json: bool) -> None:
             ("initial step", one.initial_step_name),
         ]
     )
+    next_step(f"mr run {workflow}/{name} key=value", told=False)
 
 
 @job.command("rm", examples=["mr job rm words wordcount --yes"])
-@click.argument("workflow")
-@click.argument("name", metavar="JOB")
+@workflow_argument
+@job_argument
 @yes_option
 def rm(workflow: str, name: str, yes: bool) -> None:
     """Remove a job; its running requests go on."""
@@ -77,3 +83,4 @@ def rm(workflow: str, name: str, yes: bool) -> None:
     with opened() as parts:
         parts.registry.delete_job(workflow, name)
     did(f"removed job {workflow}/{name}")
+    next_step(f"mr job list {workflow}", told=False)

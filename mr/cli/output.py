@@ -63,9 +63,15 @@ def did(text: str) -> None:
     say(f"{click.style('✔', fg='green')} {text}")
 
 
-def next_step(command: str) -> None:
-    """Say what one would do next."""
-    say(click.style(f"  next: {command}", dim=True))
+def is_watched() -> bool:
+    """Whether somebody sees at a terminal what is said."""
+    return sys.stderr.isatty()
+
+
+def next_step(command: str, *, told: bool = True) -> None:
+    """Say what one would do next. Not `told`: only to somebody at a terminal, as after what changes nothing."""
+    if told or is_watched():
+        say(click.style(f"  next: {command}", dim=True))
 
 
 def ask(question: str, yes: bool) -> None:
@@ -83,6 +89,20 @@ def ask(question: str, yes: bool) -> None:
 def short_time(stamp: str | None) -> str:
     """A stored time for people: to the second, UTC."""
     return f"{stamp[:10]} {stamp[11:19]}" if stamp else ""
+
+
+def age(seconds: float | None) -> str:
+    """How long ago, or for how long, in the two biggest units; empty where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02d} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def duration(seconds: float) -> str:

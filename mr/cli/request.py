@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import msgspec
 
 from mr.cli.command import Noun
-from mr.cli.drawing import headline, seconds_between
+from mr.cli.drawing import elapsed, headline, seconds_between
 from mr.cli.live import follow
-from mr.cli.names import request_argument
+from mr.cli.names import any_workflow_argument, request_argument, requests_argument
 from mr.cli.output import (
+    age,
     ask,
     did,
     document,
@@ -20,13 +23,15 @@ from mr.cli.output import (
     json_option,
     next_step,
     plain_option,
+    say,
     short_time,
     table,
     yes_option,
 )
 from mr.cli.results import tell, tell_error
 from mr.cli.session import opened
-from mr.errors import ResultTimeout
+from mr.clock import stamp
+from mr.errors import RequestEnded, ResultTimeout
 from mr.model.request import Request, RequestState
 
 
@@ -44,7 +49,7 @@ def _record(r: str, found: Request) -> dict[str, Any]:
 
 
 @request.command("list", examples=["mr request list", "mr request list words --state failed --json"])
-@click.argument("workflow", required=False)
+@any_workflow_argument
 @click.option("--state", type=click.Choice([state.value for state in RequestState]), help="Only those in this state.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 @json_option
@@ -57,22 +62,30 @@ def list_(workflow: str | None, state: str | None, limit: int, as_json: bool, pl
         workflows = [workflow] if workflow is not None else list(parts.registry.list_workflows())
         most = limit if state is None else 1_000_000
         found = [pair for w in workflows for pair in parts.results.requests(w, limit=most)]
+        pinned = frozenset[str]().union(*(parts.pins.of(w) for w in workflows))
     wanted = [(r, one) for r, one in found if state is None or one.state.value == state]
     newest = sorted(wanted, key=lambda pair: pair[1].created_at)[-limit:]
     if as_json:
-        document([_record(r, one) for r, one in newest])
+        document([{**_record(r, one), "is_pinned": r in pinned} for r, one in newest])
         return
+    now = stamp(datetime.now(UTC))
     rows = [
         [
             r if plain else r[:12],
             f"{one.workflow_name}/{one.job_name}",
             one.state.value,
             short_time(one.created_at),
-            duration(seconds_between(one.created_at, one.finished_at)) if one.finished_at else "",
+            age(seconds_between(one.created_at, now)),
+            duration(elapsed(one)),
+            "pinned" if r in pinned else "",
         ]
         for r, one in newest
     ]
-    table(["id", "job", "state", "created (utc)", "took"], rows, plain=plain)
+    table(["id", "job", "state", "created (utc)", "age", "took", ""], rows, plain=plain)
+    if newest:
+        next_step(f"mr tree {newest[-1][0][:12]}", told=False)
+    else:
+        next_step("mr run WORKFLOW/JOB key=value", told=False)
 
 
 @request.command("show", examples=["mr request show 3f2a", "mr request show words/3f2a --json"])
@@ -83,9 +96,13 @@ def show(name: str, as_json: bool) -> None:
     with opened() as parts:
         w, r = parts.tracing.find(name)
         found = parts.results.request(w, r)
+        pin = parts.pins.find(w, r)
     if as_json:
-        document(_record(r, found))
+        document({**_record(r, found), "pin": pin})
         return
+    removed = short_time(found.due_at)
+    if pin is not None:
+        removed = f"never: pinned {short_time(pin.at)}" + (f" by {pin.by}" if pin.by else "")
     fields(
         [
             ("id", r),
@@ -93,13 +110,17 @@ def show(name: str, as_json: bool) -> None:
             ("state", found.state.value),
             ("created", short_time(found.created_at)),
             ("finished", short_time(found.finished_at)),
-            ("removed after", short_time(found.due_at)),
+            ("took" if found.finished_at else "runs for", duration(elapsed(found))),
+            ("removed after", removed),
+            *([("note", pin.note)] if pin is not None and pin.note else []),
             ("definitions", found.set),
             ("life", str(found.epoch)),
         ]
     )
     if found.error:
         tell_error(r, found)
+    else:
+        next_step(f"mr tree {r[:12]}", told=False)
 
 
 @request.command("wait", examples=["mr request wait 3f2a", "mr request wait 3f2a --timeout 60"])
@@ -153,13 +174,62 @@ def resume(name: str, as_json: bool) -> None:
     next_step(f"mr request wait {r[:12]}")
 
 
-@request.command("rm", examples=["mr request rm 3f2a --yes"])
+@request.command("pin", examples=["mr request pin 3f2a", "mr request pin 3f2a --note 'the figures of May'"])
 @request_argument
-@yes_option
-def rm(name: str, yes: bool) -> None:
-    """Remove a request that is over, with its result and everything below it."""
+@click.option("--note", default="", help="Why, for whoever finds it later.")
+@json_option
+def pin(name: str, note: str, as_json: bool) -> None:
+    """Keep a request, running or over, from being cleaned away."""
     with opened() as parts:
         w, r = parts.tracing.find(name)
-        ask(f"Remove request {w}/{r} and its result?", yes)
-        parts.cleaner.remove(w, r)
-    did(f"removed request {w}/{r}")
+        standing = parts.pins.pin(w, r, by=_somebody(), note=note)
+    if as_json:
+        document({"id": r, "workflow_name": w, "pin": standing})
+    did(f"pinned request {w}/{r}")
+    next_step(f"mr request unpin {r[:12]}")
+
+
+def _somebody() -> str:
+    """Who pins, as far as the machine knows."""
+    import getpass
+    import socket
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return socket.gethostname()
+
+
+@request.command("unpin", examples=["mr request unpin 3f2a"])
+@request_argument
+@json_option
+def unpin(name: str, as_json: bool) -> None:
+    """Let a pinned request be cleaned away when its time comes; where that is over, at once."""
+    with opened() as parts:
+        w, r = parts.tracing.find(name)
+        found = parts.pins.unpin(w, r)
+    if as_json:
+        document({**_record(r, found), "pin": None})
+    did(f"unpinned request {w}/{r}")
+    if found.due_at is not None:
+        is_over = found.due_at <= stamp(datetime.now(UTC))
+        say("  its time is over: it goes now" if is_over else f"  it is removed after {short_time(found.due_at)}")
+
+
+@request.command("rm", examples=["mr request rm 3f2a --yes", "mr request rm 3f2a 77c0 --force --yes"])
+@requests_argument
+@click.option("--force", is_flag=True, help="Also what runs, which is cancelled first, and what is pinned.")
+@yes_option
+def rm(names: tuple[str, ...], force: bool, yes: bool) -> None:
+    """Remove requests that are over, at once, with their results and everything below them."""
+    with opened() as parts:
+        found = [parts.tracing.find(name) for name in names]
+        what = f"request {'/'.join(found[0])}" if len(found) == 1 else f"{len(found)} requests"
+        ask(f"Remove {what}, with what came out{', even if it runs or is pinned' if force else ''}?", yes)
+        for w, r in dict.fromkeys(found):
+            if force and not parts.results.request(w, r).state.is_final:
+                with suppress(RequestEnded):
+                    parts.submission.cancel(w, r, reason="removed by a user")
+            parts.cleaner.remove(w, r, pinned=force)
+            did(f"removed request {w}/{r}")
+    next_step("mr request list", told=False)

@@ -11,6 +11,7 @@ import click
 from mr import codec
 from mr.cli.command import Command
 from mr.cli.live import follow
+from mr.cli.names import job_path_argument
 from mr.cli.output import next_step, say
 from mr.cli.results import tell
 from mr.cli.session import opened
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         "mr run words/wordcount --arguments arguments.json --detach",
     ],
 )
-@click.argument("job", metavar="WORKFLOW/JOB")
+@job_path_argument
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--arguments", "file", metavar="FILE", help="A JSON object with the arguments; - for stdin.")
 @click.option("--detach", "-d", is_flag=True, help="Do not wait: print the id of the request.")

@@ -1,71 +1,137 @@
-"""`mr status`: workers, and what is waiting."""
+"""`mr status`: workers, what is waiting, and loudly what waits for nobody."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 import click
 import msgspec
 
-from mr import codec
 from mr.cli.command import Command
-from mr.cli.output import document, json_option, say, short_time, table
+from mr.cli.exits import complain
+from mr.cli.output import age, document, json_option, next_step, table
 from mr.cli.session import opened
-from mr.errors import BrokerUnavailable
-from mr.model.invocation import WorkerRecord
-from mr.rules import keys, routing
-
-if TYPE_CHECKING:
-    from mr.ports.broker import Backlog
-    from mr.wiring import Parts
+from mr.services.fleet import Picture, Queue, Unserved, seconds_since
 
 
-@click.command("status", cls=Command, examples=["mr status", "mr status --json"])
+@click.command("status", cls=Command, examples=["mr status", "watch mr status", "mr status --json"])
 @json_option
 def status(as_json: bool) -> None:
-    """Show the workers, the requests that run, and the messages that wait."""
+    """Show the workers, the requests that run, and the messages that wait, by capability.
+
+    OLDEST WAIT is how long the oldest message has waited at least. What is needed and offered by no worker is named
+    at the end.
+    """
     with opened() as parts:
-        workers = {
-            entry.key[len(keys.WORKERS) :]: codec.decode(entry.value, WorkerRecord, where=entry.key)
-            for entry in parts.store.range(keys.WORKERS, limit=10_000).entries
-        }
-        running = {w: parts.store.count(keys.active(w, "")) for w in parts.registry.list_workflows()}
-        needed = {w: _capabilities(parts, w) for w in running}
-        queues = _queues(parts, needed)
-    offered = {capability for one in workers.values() for capability in one.capabilities}
-    missing = sorted({capability for some in needed.values() for capability in some} - offered)
+        picture = parts.fleet.look()
     if as_json:
-        waiting = None if queues is None else {name: msgspec.to_builtins(one) for name, one in queues.items()}
-        lines: list[dict[str, Any]] = [{"id": name, **msgspec.to_builtins(one)} for name, one in workers.items()]
-        document({"workers": lines, "running": running, "queues": waiting, "capabilities_missing": missing})
+        document(_document(picture))
         return
-    table(
-        ["worker", "host", "pid", "slots", "capabilities", "since (utc)"],
-        [
-            [name, one.host, str(one.pid), str(one.slots), ",".join(one.capabilities), short_time(one.started_at)]
-            for name, one in workers.items()
-        ],
-    )
-    click.echo()
-    table(["workflow", "running requests"], [[w, str(count)] for w, count in running.items()])
-    if queues is not None:
+    _capabilities(picture.queues)
+    _topics(picture)
+    _workflows(picture)
+    _workers(picture)
+    if picture.problem:
+        complain(picture.problem, "what waits is not known; see: mr doctor")
+    for one in picture.unserved:
+        _loudly(one)
+    running = next((w for w, one in picture.running.items() if one.requests), None)
+    step = f"mr request list {running} --state running" if running else "mr run WORKFLOW/JOB key=value"
+    next_step(step, told=False)
+
+
+def _document(picture: Picture) -> dict[str, Any]:
+    return {
+        "problem": picture.problem or None,
+        "workers": [{"id": name, **msgspec.to_builtins(one)} for name, one in picture.workers.items()],
+        "running": {w: one.requests for w, one in picture.running.items()},
+        "oldest_running_s": {w: one.oldest_s for w, one in picture.running.items()},
+        "queues": None if picture.problem else {queue.topic: queue for queue in picture.queues},
+        "strays": picture.strays,
+        "unserved": picture.unserved,
+        "capabilities_missing": sorted({one.capability for one in picture.unserved}),
+    }
+
+
+def _capabilities(queues: list[Queue]) -> None:
+    """One line for each capability, over all workflows and both directions."""
+    rows = []
+    for capability in sorted({queue.capability for queue in queues}):
+        mine = [queue for queue in queues if queue.capability == capability]
+        waits = [queue.oldest_wait_s for queue in mine if queue.oldest_wait_s is not None]
+        most = max(mine, key=lambda queue: queue.workers)
+        rows.append(
+            [
+                capability,
+                *_numbers(mine),
+                age(max(waits, default=None)),
+                str(most.workers) if most.workers else "NONE",
+                str(most.slots),
+            ]
+        )
+    table(["capability", "waiting", "in flight", "delayed", "oldest wait", "workers", "slots"], rows)
+
+
+def _numbers(queues: list[Queue]) -> list[str]:
+    return [
+        f"{sum(queue.waiting for queue in queues):,}",
+        f"{sum(queue.in_flight for queue in queues):,}",
+        f"{sum(queue.delayed for queue in queues):,}",
+    ]
+
+
+def _topics(picture: Picture) -> None:
+    rows = [[queue.topic, *_numbers([queue]), age(queue.oldest_wait_s)] for queue in picture.queues if queue.total]
+    rows += [
+        [f"{topic} (of no workflow)", f"{lies.waiting:,}", f"{lies.in_flight:,}", f"{lies.delayed:,}", ""]
+        for topic, lies in picture.strays.items()
+    ]
+    if rows:
         click.echo()
-        rows = [[name, str(one.waiting), str(one.in_flight), str(one.delayed)] for name, one in queues.items()]
-        table(["topic", "waiting", "in flight", "delayed"], [row for row in rows if row[1:] != ["0", "0", "0"]])
-    for capability in missing:
-        say(f"mr: no worker offers {capability}; start one: mr worker --capabilities {capability}")
+        table(["topic", "waiting", "in flight", "delayed", "oldest wait"], rows)
 
 
-def _capabilities(parts: Parts, w: str) -> list[str]:
-    _, _, definitions = parts.registry.current(w)
-    return sorted({one.capability for one in definitions.handlers.values()})
+def _workflows(picture: Picture) -> None:
+    click.echo()
+    rows = [[w, f"{one.requests:,}", age(one.oldest_s)] for w, one in picture.running.items()]
+    table(["workflow", "running requests", "oldest"], rows)
 
 
-def _queues(parts: Parts, needed: dict[str, list[str]]) -> dict[str, Backlog] | None:
-    """The backlog of every topic; None where the broker does not answer."""
-    topics = [topic for w, capabilities in needed.items() for topic in routing.topics(w, capabilities)]
-    try:
-        return dict(parts.publisher.backlog(topics))
-    except BrokerUnavailable as error:
-        say(f"mr: {error}")
-        return None
+def _workers(picture: Picture) -> None:
+    now = datetime.now(UTC)
+    click.echo()
+    rows = [
+        [
+            name,
+            one.host,
+            str(one.pid),
+            str(one.slots),
+            ",".join(one.capabilities),
+            age(seconds_since(one.started_at, now)),
+            _holds(one.holds),
+        ]
+        for name, one in picture.workers.items()
+    ]
+    table(["worker", "host", "pid", "slots", "capabilities", "up", "holds for over a second"], rows)
+
+
+def _holds(holds: list[str]) -> str:
+    """`words/3f2a59b1c2d4 0.17`, and how many more."""
+    if not holds:
+        return ""
+    w, r, path = holds[0].split("/", 2)
+    more = f" and {len(holds) - 1:,} more" if len(holds) > 1 else ""
+    return f"{w}/{r[:12]} {path}{more}"
+
+
+def _loudly(one: Unserved) -> None:
+    """What waits for nobody, with the worker that could most easily be told to take it."""
+    waited = f" (for {age(one.oldest_wait_s)})" if one.oldest_wait_s is not None else ""
+    waits = f"{one.messages:,} message{'s' if one.messages != 1 else ''} of workflow {one.workflow} wait{waited}"
+    what = waits if one.messages else f"handlers of workflow {one.workflow} ask"
+    nearest = f"; the nearest is worker {one.nearest} on {one.host}: {', '.join(one.offers)}" if one.nearest else ""
+    complain(
+        f"{what} for capability {one.capability}, which no worker offers{nearest}",
+        f"start one: mr worker --capabilities {one.capability}",
+    )

@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from mr.cli.command import Noun
+from mr.cli.names import role_argument, step_argument, workflow_argument
 from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, table, yes_option
 from mr.cli.session import opened
 
@@ -16,12 +17,12 @@ def step() -> None:
 
 
 @step.command("create", examples=["mr step create words count 'Count the words' split '' total"])
-@click.argument("workflow")
+@workflow_argument
 @click.argument("name")
 @click.argument("description")
-@click.argument("mapper", metavar="MAP")
-@click.argument("combiner", metavar="COMBINE")
-@click.argument("reducer", metavar="REDUCE")
+@role_argument("mapper", "MAP")
+@role_argument("combiner", "COMBINE")
+@role_argument("reducer", "REDUCE")
 @json_option
 def create(workflow: str, name: str, description: str, mapper: str, combiner: str, reducer: str, as_json: bool) -> None:
     """Create a step of handlers that exist; '' as COMBINE stands for no combiner."""
@@ -34,7 +35,7 @@ def create(workflow: str, name: str, description: str, mapper: str, combiner: st
 
 
 @step.command("list", examples=["mr step list words"])
-@click.argument("workflow")
+@workflow_argument
 @json_option
 @plain_option
 def list_(workflow: str, as_json: bool, plain: bool) -> None:
@@ -49,11 +50,15 @@ def list_(workflow: str, as_json: bool, plain: bool) -> None:
         for name, one in found.items()
     ]
     table(["name", "map", "combine", "reduce", "description"], rows, plain=plain)
+    if found:
+        next_step(f"mr step show {workflow} {next(iter(found))}", told=False)
+    else:
+        next_step(f"mr step create {workflow} NAME DESCRIPTION MAP COMBINE REDUCE")
 
 
 @step.command("show", examples=["mr step show words count"])
-@click.argument("workflow")
-@click.argument("name")
+@workflow_argument
+@step_argument
 @json_option
 def show(workflow: str, name: str, as_json: bool) -> None:
     """Show a step."""
@@ -72,11 +77,12 @@ def show(workflow: str, name: str, as_json: bool) -> None:
             ("reduce", one.reduce_handler_name),
         ]
     )
+    next_step(f"mr handler show {workflow} {one.map_handler_name}", told=False)
 
 
 @step.command("rm", examples=["mr step rm words count", "mr step rm words count --force --yes"])
-@click.argument("workflow")
-@click.argument("name")
+@workflow_argument
+@step_argument
 @click.option("--force", is_flag=True, help="Also the jobs that start with it.")
 @yes_option
 def rm(workflow: str, name: str, force: bool, yes: bool) -> None:
@@ -85,3 +91,4 @@ def rm(workflow: str, name: str, force: bool, yes: bool) -> None:
     with opened() as parts:
         gone = parts.registry.delete_step(workflow, name, force=force)
     did(f"removed step {workflow}/{name}" + (f", with {', '.join(gone)}" if gone else ""))
+    next_step(f"mr step list {workflow}", told=False)

@@ -7,7 +7,7 @@ import click
 from mr.cli.command import Command
 from mr.cli.drawing import draw
 from mr.cli.names import request_argument
-from mr.cli.output import document, json_option
+from mr.cli.output import document, json_option, next_step
 from mr.cli.session import opened
 
 
@@ -28,3 +28,11 @@ def tree(name: str, everything: bool, as_json: bool) -> None:
         return
     for line in draw(found, everything=everything):
         click.echo(line)
+    r = found.request_id[:12]
+    if not found.request.state.is_final:
+        next_step(f"mr request wait {r}", told=False)
+    elif found.request.failed_invocation_id:
+        path = found.request.failed_invocation_id.partition(".")[2]
+        next_step(f"mr invocation show {r}.{path}", told=False)
+    else:
+        next_step(f"mr request result {r}", told=False)

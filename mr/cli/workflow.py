@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from mr.cli.command import Noun
+from mr.cli.names import workflow_name_argument
 from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, table, yes_option
 from mr.cli.session import opened
 
@@ -42,10 +43,12 @@ def list_(as_json: bool, plain: bool) -> None:
     table(["name", "description"], [[name, one.description] for name, one in found.items()], plain=plain)
     if not found:
         next_step("mr workflow create NAME DESCRIPTION")
+    else:
+        next_step(f"mr workflow show {next(iter(found))}", told=False)
 
 
 @workflow.command("show", examples=["mr workflow show words"])
-@click.argument("name")
+@workflow_name_argument
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show a workflow and what it defines."""
@@ -64,10 +67,12 @@ def show(name: str, as_json: bool) -> None:
             ("jobs", ", ".join(sorted(definitions.jobs))),
         ]
     )
+    first = next(iter(sorted(definitions.jobs)), None)
+    next_step(f"mr run {name}/{first} key=value" if first else f"mr handler sync {name} FOLDER", told=False)
 
 
 @workflow.command("rm", examples=["mr workflow rm words", "mr workflow rm words --force --yes"])
-@click.argument("name")
+@workflow_name_argument
 @click.option("--force", is_flag=True, help="Also everything that it defines.")
 @yes_option
 def rm(name: str, force: bool, yes: bool) -> None:
@@ -76,3 +81,4 @@ def rm(name: str, force: bool, yes: bool) -> None:
     with opened() as parts:
         gone = parts.registry.delete_workflow(name, force=force)
     did(f"removed workflow {name}" + (f", with {', '.join(gone)}" if gone else ""))
+    next_step("mr workflow list", told=False)

@@ -71,3 +71,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: RequestState
     pairs: msgspec.Raw = msgspec.Raw(b"")
     error: dict[str, Any] | None = None
+
+
+class Pin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `pinned/<workflow>/<id>` holds: since when, by whom (`user@host`), and why."""
+
+    at: str
+    by: str = ""
+    note: str = ""

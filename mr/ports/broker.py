@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from mr.model.condition import Condition
+
 MESSAGE_MAX_BYTES = 1_000_000
 """No body is bigger; nsqd refuses 1 MiB."""
 
@@ -59,6 +61,17 @@ class Publisher(ABC):
     @abstractmethod
     def instances(self) -> Mapping[str, str]:
         """The instances that answer now, and a word that changes whenever one starts with lost messages."""
+
+    @abstractmethod
+    def topics(self) -> Sequence[str]:
+        """The topics that there are, at least those that hold messages, each once.
+
+        Raises: BrokerUnavailable unless every instance answered.
+        """
+
+    def conditions(self) -> Sequence[Condition]:
+        """What who runs the broker should know of it, looked at now; see `Store.conditions`."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

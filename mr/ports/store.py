@@ -8,6 +8,7 @@ from types import TracebackType
 
 import msgspec
 
+from mr.model.condition import Condition
 from mr.ports.broker import Publication
 
 
@@ -211,6 +212,13 @@ class Store(ABC):
     @abstractmethod
     def revoke(self, lease: Lease) -> None:
         """End the lease and remove what was put under it. Twice is harmless."""
+
+    def conditions(self) -> Sequence[Condition]:
+        """What who runs the store should know of it, looked at now: servers, versions, space, clocks.
+
+        Never raises for what it finds: a server that does not answer is a condition.
+        """
+        return ()
 
     @abstractmethod
     def close(self) -> None:

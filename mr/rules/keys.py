@@ -9,7 +9,15 @@ from __future__ import annotations
 from urllib.parse import quote, unquote
 
 ACTIVE = "active/"
+DATASETS = "queues/dataset/"
 DUE = "due/"
+FACTS = "entities/invocation/"
+PINNED = "pinned/"
+RECEIPTS = "published/"
+REPLIES = "replies/"
+REQUESTS = "entities/request/"
+SESSIONS = "entity_trees/sessions/"
+STOPPED = "stopped/"
 WORKERS = "workers/"
 WORKFLOWS = "entities/workflow/"
 MESSAGE_KEY = "secrets/message_key"
@@ -72,6 +80,11 @@ def stopped(w: str, r: str = "") -> str:
 
 def due(time: str, w: str, r: str) -> str:
     return f"due/{time}/{w}/{r}"
+
+
+def pinned(w: str, r: str) -> str:
+    """While it stands the request is not cleaned away."""
+    return f"pinned/{w}/{r}"
 
 
 def facts(w: str, r: str) -> str:

@@ -1,24 +1,31 @@
 """The cleaner: removes finished requests when their time has come, key by key, the record last.
 
 An interrupted clean-up simply goes on: `due/…` goes after everything else, and it is what the cleaner starts from.
+
+A pinned request is put off, again and again: the later `due/…` is written before the earlier one goes, so whatever
+dies or comes between, some `due/…` stands, and the end of the pin needs no luck to be noticed.
 """
 
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 from mr import codec
 from mr.clock import Clock, stamp
 from mr.errors import RequestNotFound, StateError
 from mr.model import ids
 from mr.model.request import Request
-from mr.ports.store import At, Delete, Entry, Put, Store, Transaction
+from mr.ports.store import Absent, At, Delete, Entry, Put, Store, Transaction
 from mr.rules import keys
 
 _log = logging.getLogger(__name__)
 
 STEP = 1000
 """Keys removed at once: one delete of 100,000 keys stops etcd for 0.3 s."""
+
+PUT_OFF_S = 3600.0
+"""How long a pinned request is left alone before the cleaner looks whether it still is."""
 
 
 class Cleaner:
@@ -38,21 +45,34 @@ class Cleaner:
             at, w, r = entry.key[len(keys.DUE) :].split("/")
             if at > now:
                 break
+            if self._store.get(keys.pinned(w, r)) is not None:
+                self._put_off(entry.key, w, r)
+                continue
             self._request(w, r, also=entry.key)
             removed += 1
         return removed
 
-    def remove(self, w: str, r: str) -> None:
-        """Remove one finished request by hand.
+    def remove(self, w: str, r: str, *, pinned: bool = False) -> None:
+        """Remove one finished request by hand, at once; a pinned one only if `pinned` is said.
 
-        Raises: RequestNotFound; StateError if it still runs.
+        Raises: RequestNotFound; StateError if it still runs, is pinned, or was resumed or pinned just now.
         """
         entry = self._store.get(keys.request(w, r))
         if entry is None:
             raise RequestNotFound(f"workflow {w!r} has no request {r}")
         if not codec.decode(entry.value, Request, where=entry.key).state.is_final:
             raise StateError(f"request {r} still runs", hint=f"cancel it first: mr request cancel {w}/{r}")
-        self._request(w, r)
+        if pinned:
+            self._delete(keys.pinned(w, r))
+        elif self._store.get(keys.pinned(w, r)) is not None:
+            raise StateError(f"request {r} is pinned", hint=f"unpin it first: mr request unpin {w}/{r}")
+        if not self._request(w, r):
+            raise StateError(f"request {r} was resumed or pinned just now", hint=f"see: mr request show {w}/{r}")
+
+    def _put_off(self, due: str, w: str, r: str) -> None:
+        later = stamp(self._clock.now() + timedelta(seconds=PUT_OFF_S))
+        for operation in (Put(keys.due(later, w, r), b"{}"), Delete(due)):
+            self._store.commit(Transaction(operations=[operation]))
 
     def answered(self, answers: list[tuple[str, str, str]], due_at: str | None) -> None:
         """Forget replies that were delivered, as (front end, workflow, request), and let their requests go sooner."""
@@ -69,15 +89,16 @@ class Cleaner:
                 for operation in operations:
                     self._store.commit(Transaction(operations=[operation]))
 
-    def _request(self, w: str, r: str, also: str | None = None) -> None:
+    def _request(self, w: str, r: str, also: str | None = None) -> bool:
+        """Remove a finished request, or what is left of one; False if it is none, or not to go."""
         entry = self._store.get(keys.request(w, r))
         request = codec.decode(entry.value, Request, where=entry.key) if entry is not None else None
         if request is not None and not request.state.is_final:
             # It was resumed: its end will name another time.
             self._delete(also)
-            return
+            return False
         if entry is not None and not self._begin(entry, w, r):
-            return
+            return False
         # Without transactions a zombie may write behind the broom: one more round leaves it nothing.
         for _ in range(1 if self._store.abilities.transactions else 2):
             for prefix in (keys.facts(w, r), keys.datasets(w, r), keys.sessions(w, r), keys.receipts(w, r)):
@@ -92,16 +113,20 @@ class Cleaner:
         if request is not None and request.due_at is not None:
             self._delete(keys.due(request.due_at, w, r))
         self._delete(also)
+        return True
 
     def _begin(self, request: Entry, w: str, r: str) -> bool:
-        """Take the root's manifest away, so that the request cannot be resumed half-way; False if it just was."""
+        """Take the root's manifest away, so that the request can be neither resumed nor pinned half-way.
+
+        False if it just was.
+        """
         if not self._store.abilities.transactions:
             # Its end may have died between its record and its fence.
             self._delete(keys.active(w, r))
             return True
-        condition = At(request.key, request.version)
+        conditions: list[Absent | At] = [At(request.key, request.version), Absent(keys.pinned(w, r))]
         return self._store.commit(
-            Transaction(conditions=[condition], operations=[Delete(keys.manifest(w, r, ids.ROOT))])
+            Transaction(conditions=conditions, operations=[Delete(keys.manifest(w, r, ids.ROOT))])
         ).succeeded
 
     def _delete(self, key: str | None) -> None:

@@ -84,6 +84,21 @@ class Datasets:
         for child in range(*fan_out.bounds(number, level.slice, level.count)):
             yield from self.part_result(w, r, p, number, child)
 
+    def result(self, w: str, r: str, p: str, child: int, level: Level) -> Iterator[tuple[Kind, Items]]:
+        """The result of one child of `p`.
+
+        Raises: NotFound if it is not recorded, or not any more.
+        """
+        number = child // level.slice
+        entry = self._store.get(keys.done(w, r, p, number))
+        if entry is None or entry.value == PARTS:
+            yield from self.part_result(w, r, p, number, child)
+            return
+        done = codec.decode(entry.value, Done, where=entry.key)
+        place = child % level.slice
+        for items in self._elements(w, r, done.results, place, place + 1):
+            yield "datasets", items
+
     def part_result(self, w: str, r: str, p: str, number: int, child: int) -> Iterator[tuple[Kind, Items]]:
         """The result of one child that stands alone."""
         entry = self._store.get(keys.part(w, r, p, number, child))

@@ -46,6 +46,12 @@ class Results:
             after = page.entries[-1].key
         return sorted(found, key=lambda pair: pair[1].created_at)[-limit:]
 
+    def ids(self, w: str, begin: str = "", *, limit: int = 1000) -> list[str]:
+        """Ids of a workflow's requests that begin so, in their own order."""
+        prefix = keys.requests(w)
+        page = self._store.range(prefix + begin, limit=limit, keys_only=True)
+        return [entry.key[len(prefix) :] for entry in page.entries]
+
     def wait(self, w: str, r: str, timeout_s: float | None = None) -> Request:
         """The request's record once it is over.
 

@@ -175,14 +175,14 @@ class Sweeper:
         }
         lost: list[tuple[str, Publication]] = []
         for one in due:
-            label = _label(w, r, one, facts)
+            label = receipt_of(w, r, one, facts)
             first_seen = seen.due.setdefault(label, now)
             if f"{w}/{r}/{one.p}" in holds:
                 seen.unheld.pop(label, None)
                 continue
             if now - seen.again.get(label, -AGAIN_S) < AGAIN_S:
                 continue
-            topic = self._topic(w, one, facts, definitions, request.job_name)
+            topic = topic_of(w, one, facts, definitions, request.job_name)
             if self._is_lost(label, topic, receipts.get(label), first_seen, workers, seen, now):
                 first, to = _range(one, facts)
                 message = Message(
@@ -242,17 +242,6 @@ class Sweeper:
         self._gone.pop(receipt.broker, None)
         return started != receipt.started
 
-    def _topic(self, w: str, due: Due, facts: Facts, definitions: DefinitionSet, job: str) -> str:
-        if due.kind == "end":
-            return routing.topic(w, "map", definitions.mapper(definitions.jobs[job]).capability)
-        if due.kind == "reduce":
-            step = facts.manifests[ids.parent(due.p)[0]].step
-            assert step is not None
-            return routing.topic(w, "reduce", definitions.reducer(step).capability)
-        step = facts.manifests[due.p].step
-        assert step is not None
-        return routing.topic(w, "map", definitions.mapper(step).capability)
-
     def _never_accepted(self, w: str, r: str, fence: bytes, seen: _Seen, now: float) -> None:
         """A fence without a record: an acceptance died half-way, on a store without transactions. Nobody was told."""
         if now - seen.since < GONE_S:
@@ -272,7 +261,20 @@ def _range(due: Due, facts: Facts) -> tuple[int, int]:
     return 0, 0
 
 
-def _label(w: str, r: str, due: Due, facts: Facts) -> str:
+def topic_of(w: str, due: Due, facts: Facts, definitions: DefinitionSet, job: str) -> str:
+    """Where the message for a due thing belongs; `job` is that of its request."""
+    if due.kind == "end":
+        return routing.topic(w, "map", definitions.mapper(definitions.jobs[job]).capability)
+    if due.kind == "reduce":
+        step = facts.manifests[ids.parent(due.p)[0]].step
+        assert step is not None
+        return routing.topic(w, "reduce", definitions.reducer(step).capability)
+    step = facts.manifests[due.p].step
+    assert step is not None
+    return routing.topic(w, "map", definitions.mapper(step).capability)
+
+
+def receipt_of(w: str, r: str, due: Due, facts: Facts) -> str:
     """The key of the receipt of a due thing, which also names it."""
     if due.kind == "map":
         return keys.receipt(w, r, due.p, due.first // facts.manifests[due.p].slice)

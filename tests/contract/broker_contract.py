@@ -23,6 +23,7 @@ import pytest
 import pytest_asyncio
 
 from mr.errors import ValueRefused
+from mr.model.condition import Health
 from mr.ports.broker import MESSAGE_MAX_BYTES, Backlog, Consumer, Delivery, Publication, Publisher
 
 DEADLINE_S = 20.0
@@ -427,6 +428,15 @@ class BrokerContract:
         found = publisher.backlog([f"{topic}unknown", topic])
         assert found[f"{topic}unknown"] == Backlog()
         assert found[topic].total == 1
+
+    async def test_a_topic_that_holds_messages_is_named_once(self, publisher, topic):
+        publisher.publish([Publication(topic, b"a"), Publication(topic, b"b")])
+        assert list(publisher.topics()).count(topic) == 1
+
+    async def test_a_broker_that_is_well_has_nothing_that_fails(self, publisher):
+        found = publisher.conditions()
+        assert [one for one in found if one.health is Health.FAIL] == []
+        assert all(one.found and bool(one.advice) is (one.health is not Health.OK) for one in found)
 
     async def test_an_instance_keeps_its_word(self, publisher):
         first = dict(publisher.instances())

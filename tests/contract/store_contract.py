@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from mr.errors import NotFound, StoreUnavailable, ValueRefused, WatchLost
+from mr.model.condition import Health
 from mr.ports.store import Absent, At, Change, Delete, Entry, Equals, Lease, Put, Store, Transaction, Watch
 
 DEADLINE_S = 15.0
@@ -533,6 +534,18 @@ class StoreContract:
         store.close()
         with pytest.raises(StoreUnavailable):
             put(store, "a")
+
+    def test_a_store_that_is_well_has_nothing_that_fails(self, store: Store):
+        found = store.conditions()
+        assert [one for one in found if one.health is Health.FAIL] == []
+        assert all(one.found and bool(one.advice) is (one.health is not Health.OK) for one in found)
+
+    def test_a_store_that_is_away_says_so_and_raises_nothing(self, store: Store, outage):
+        subjects = {one.subject for one in store.conditions()}
+        with outage():
+            found = store.conditions()
+        assert all(one.found and bool(one.advice) is (one.health is not Health.OK) for one in found)
+        assert {one.subject for one in found} <= subjects
 
 
 class TransactionContract:

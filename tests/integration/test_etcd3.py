@@ -14,6 +14,7 @@ import pytest
 
 from mr.adapters.stores.etcd3 import Etcd3Store, Maintenance
 from mr.errors import NotFound, StoreFull, StoreUnavailable, ValueRefused, WatchLost
+from mr.model.condition import Health
 from mr.ports.store import Absent, At, Change, Delete, Entry, Equals, Put, Transaction, Watch
 from tests.servers import EtcdServer, free_ports, program
 
@@ -646,6 +647,48 @@ def test_a_full_etcd_refuses_writes_but_deletes_and_works_again_after_reclaim(op
         store.reclaim()
         put(store, "again", b"x")
         assert store.status().size_bytes < 4_000_000
+
+
+# Conditions
+
+
+def healths(store: Etcd3Store) -> dict[str, Health]:
+    return {one.subject: one.health for one in store.conditions()}
+
+
+def test_a_good_etcd_has_nothing_to_be_done(store: Etcd3Store, shared: EtcdServer):
+    name = f"etcd {shared.endpoint}"
+    assert healths(store) == dict.fromkeys(
+        (name, f"{name} space", f"{name} compaction", f"{name} clock", "etcd alarms"), Health.OK
+    )
+
+
+def test_an_etcd_that_fills_up_is_told_before_and_after_it_refuses(open_store):
+    with EtcdServer(["--quota-backend-bytes=16777216"]) as server:
+        store = open_store(server.endpoint, timeout_s=10.0)
+        space = f"etcd {server.endpoint} space"
+        seen = set()
+
+        def fill() -> None:
+            for number in range(100):
+                put(store, f"fill/{number}", b"x" * 400_000)
+                seen.add(healths(store)[space])
+
+        with pytest.raises(StoreFull):
+            fill()
+        assert Health.WARN in seen
+        found = healths(store)
+        assert found[space] is Health.FAIL
+        assert found["etcd alarms"] is Health.FAIL
+
+
+def test_one_member_that_is_away_is_a_warning_and_all_a_failure(open_store, shared: EtcdServer):
+    (port,) = free_ports(1)
+    away = f"127.0.0.1:{port}"
+    found = healths(open_store(away, shared.endpoint))
+    assert found[f"etcd {away}"] is Health.WARN
+    assert found[f"etcd {shared.endpoint}"] is Health.OK
+    assert healths(open_store(away)) == {f"etcd {away}": Health.FAIL}
 
 
 # Login

@@ -25,6 +25,7 @@ from mr.adapters.brokers.nsq import DELAY_MAX_S, NsqPublisher
 from mr.adapters.brokers.nsq_consumer import NsqConsumer
 from mr.adapters.brokers.nsq_reader import Link, NsqDelivery
 from mr.errors import BrokerUnavailable, ValueRefused
+from mr.model.condition import Health
 from mr.ports.broker import MESSAGE_MAX_BYTES, Backlog, Delivery, Publication
 from tests.servers_nsq import NsqdServer, NsqlookupdServer
 
@@ -705,3 +706,54 @@ def test_an_answer_that_is_none_means_unavailable(answer):
             publisher.close()
             server.shutdown()
             thread.join()
+
+
+# Conditions
+
+
+def healths(publisher: NsqPublisher) -> dict[str, Health]:
+    found = {one.subject: one.health for one in publisher.conditions()}
+    publisher.close()
+    return found
+
+
+def test_good_servers_have_nothing_to_be_done(shared):
+    lookupd = NsqlookupdServer()
+    lookupd.start()
+    try:
+        found = healths(NsqPublisher([shared.address], [lookupd.address]))
+    finally:
+        lookupd.stop()
+    names = (f"nsqd {shared.instance}", f"nsqlookupd {lookupd.address[0]}:{lookupd.address[1]}")
+    assert found == dict.fromkeys([*names, *(f"{name} clock" for name in names)], Health.OK)
+
+
+def test_one_nsqd_that_is_away_is_a_warning_and_all_a_failure(shared):
+    found = healths(NsqPublisher([("127.0.0.1", 1, 2), shared.address]))
+    assert found["nsqd 127.0.0.1:1"] is Health.WARN
+    assert found[f"nsqd {shared.instance}"] is Health.OK
+    assert healths(NsqPublisher([("127.0.0.1", 1, 2)])) == {"nsqd 127.0.0.1:1": Health.FAIL}
+
+
+def test_an_old_sick_nsqd_whose_clock_is_wrong_is_told():
+    class Sick(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_ping = self.path == "/ping"
+            self.send_response_only(500 if is_ping else 200)
+            self.send_header("Date", "Sat, 01 Jan 2000 00:00:00 GMT")
+            self.end_headers()
+            self.wfile.write(b"NOK - disk" if is_ping else b'{"version": "1.1.0", "start_time": 1}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Sick) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            found = healths(NsqPublisher([("127.0.0.1", 1, server.server_address[1])]))
+        finally:
+            server.shutdown()
+            thread.join()
+    name = "nsqd 127.0.0.1:1"
+    assert found == dict.fromkeys((name, f"{name} health", f"{name} clock"), Health.FAIL)

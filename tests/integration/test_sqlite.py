@@ -542,7 +542,7 @@ def test_a_path_that_cannot_be_opened_is_unavailable(tmp_path):
         SqliteStore(tmp_path)
 
 
-def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
+def test_a_networkfile_system_is_refused(tmp_path, monkeypatch):
     point = str(tmp_path / "my share").replace(" ", "\\040")
     (tmp_path / "my share").mkdir()
     mounts = tmp_path / "mountinfo"
@@ -551,12 +551,12 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
         f"36 22 0:30 / {point} rw,relatime shared:1 - nfs4 server:/export rw\n"
         f"37 22 0:31 / {point}2 rw - tmpfs tmpfs rw\n"
     )
-    kind = sqlite_schema._file_system
+    kind = sqlite_schema.file_system
     assert kind(str(tmp_path / "my share" / "a"), str(mounts)) == "nfs4"
     assert kind(str(tmp_path / "my share2"), str(mounts)) == "tmpfs"
     assert kind(str(tmp_path), str(mounts)) == "ext4"
     assert kind(str(tmp_path), str(tmp_path / "nothing")) == ""
-    monkeypatch.setattr(sqlite_schema, "_file_system", lambda directory: "nfs4")
+    monkeypatch.setattr(sqlite_schema, "file_system", lambda directory: "nfs4")
     with pytest.raises(ConfigError, match="network file system"):
         SqliteStore(tmp_path / "mr.db")
 

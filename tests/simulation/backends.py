@@ -379,6 +379,9 @@ class SimBroker(Publisher):
             found[topic] = Backlog(waiting=len(mine) - flying - delayed, in_flight=flying, delayed=delayed)
         return found
 
+    def topics(self) -> Sequence[str]:
+        return sorted({held.topic for held in self.held})
+
     def instances(self) -> Mapping[str, str]:
         return {"sim": str(self._lives)}
 

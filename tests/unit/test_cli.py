@@ -24,6 +24,7 @@ from mr.cli.run import parse_arguments
 from mr.codec import encode
 from mr.model.invocation import WorkerRecord
 from mr.model.request import RequestState
+from mr.ports.broker import Publication
 from mr.ports.store import Put, Transaction
 from mr.rules import keys
 from mr.settings import Settings
@@ -99,7 +100,7 @@ def commands(command: click.Command, path: Sequence[str] = ()) -> Iterator[tuple
 
 
 ALL = {" ".join(["mr", *path]): command for path, command in commands(program)}
-READING = [name for name in ALL if name.endswith((" list", " show", " tree", " status"))]
+READING = [name for name in ALL if name.endswith((" list", " show", " tree", " status", " logs", " doctor"))]
 
 
 # What holds of all
@@ -260,6 +261,28 @@ def test_each_creation_names_the_next_step(store: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "workflow list", "workflow show w", "step list w", "step show w split", "job list w", "job show w j",
+        "handler list w", "handler show w split", "handler sync w FOLDER", "request list", "request show R",
+        "request result R", "request pin R", "tree R", "logs R", "invocation show R.0.1", "status", "config show",
+        "doctor", "job rm w j --yes", "request rm R --yes",
+    ],
+)  # fmt: skip
+def test_at_a_terminal_each_command_ends_with_a_next_step_that_exists(
+    line: str, succeeded: str, folder: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(parts, "w9", ["general"])
+    words = line.replace("FOLDER", str(folder)).replace("R", succeeded).split()
+    monkeypatch.setattr("mr.cli.output.is_watched", lambda: True)
+    steps = [text for text in done(*words).stderr.splitlines() if "next: " in text]
+    assert len(steps) == 1
+    for text in steps:
+        command = text.partition("next: ")[2].split()
+        assert any(" ".join(command[:count]) in ALL for count in (2, 3)), text
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         (["workflow", "create", "w", "again"], exits.REFUSED),
@@ -394,7 +417,14 @@ def test_a_terminal_gets_a_picture_that_follows_the_request(
     worker.start()
     assert live._drawn(parts, "w", r, 30.0).state is RequestState.SUCCEEDED
     worker.join()
-    assert "4 of 4 done" in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert "4 of 4 done" in drawn
+    assert "succeeded in" in drawn
+
+
+def test_the_head_of_a_running_request_says_for_how_long(workflow: str) -> None:
+    r = submitted("a=1")
+    assert " running for " in done("tree", r).stdout.splitlines()[0]
 
 
 def test_a_picture_ends_when_its_time_is_over(workflow: str, parts: Parts) -> None:
@@ -499,6 +529,30 @@ def test_a_request_that_is_over_is_removed_and_a_running_one_is_not(succeeded: s
     assert f"mr request cancel w/{running}" in result.stderr
 
 
+def test_what_runs_is_removed_by_force(succeeded: str) -> None:
+    running = submitted("a=1")
+    said = done("request", "rm", succeeded[:8], running, "--force", "--yes").stderr
+    assert said.count("removed request") == 2
+    assert document("request", "list") == []
+
+
+def test_a_pinned_request_says_so_and_is_not_removed_by_chance(succeeded: str, parts: Parts) -> None:
+    assert document("request", "pin", succeeded, "--note", "of May")["pin"]["note"] == "of May"
+    assert document("request", "list")[0]["is_pinned"] is True
+    assert "pinned" in done("request", "list").stdout
+    shown = done("request", "show", succeeded).stdout
+    assert "never: pinned" in shown
+    assert "of May" in shown
+    assert document("request", "show", succeeded)["pin"]["note"] == "of May"
+    result = mr("request", "rm", succeeded, "--yes")
+    assert result.exit_code == exits.REFUSED
+    assert f"mr request unpin w/{succeeded}" in result.stderr
+    assert "it is removed after" in done("request", "unpin", succeeded).stderr
+    assert mr("request", "unpin", succeeded).exit_code == exits.REFUSED
+    done("request", "rm", succeeded, "--yes")
+    assert parts.store.count(keys.PINNED) == 0
+
+
 def test_the_tree_is_drawn_or_a_document(succeeded: str) -> None:
     lines = done("tree", succeeded[:6]).stdout.splitlines()
     assert lines[0].startswith(f"w/j  {succeeded}  succeeded")
@@ -522,6 +576,18 @@ def test_an_invocation_is_shown_with_what_it_printed(succeeded: str, failed: str
     assert mr("invocation", "show", f"{failed}.7").exit_code == exits.FAILED
 
 
+def offer(
+    parts: Parts, name: str, capabilities: list[str], *, host: str = "h", workflows: Sequence[str] = (),
+    holds: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """A worker that lives as long as the store."""
+    record = WorkerRecord(
+        host=host, pid=7, capabilities=capabilities, workflows=list(workflows), slots=2, version="0",
+        started_at="2026-01-01T00:00:00Z", holds=list(holds),
+    )  # fmt: skip
+    parts.store.commit(Transaction(operations=[Put(keys.worker(name), encode(record))]))
+
+
 def test_status_shows_workers_requests_and_queues(workflow: str, parts: Parts) -> None:
     submitted("a=1")
     found = document("status")
@@ -529,14 +595,60 @@ def test_status_shows_workers_requests_and_queues(workflow: str, parts: Parts) -
     assert found["running"] == {"w": 1}
     assert found["queues"]["mr.w.map.general"]["waiting"] == 1
     assert found["capabilities_missing"] == ["general"]
-    record = WorkerRecord(
-        host="h", pid=7, capabilities=["general"], workflows=[], slots=2, version="0", started_at="2026-01-01T00:00:00Z"
-    )
-    parts.store.commit(Transaction(operations=[Put(keys.worker("w9"), encode(record))]))
+    offer(parts, "w9", ["general"])
     shown = done("status").stdout
     assert "w9" in shown
     assert "mr.w.map.general" in shown
     assert document("status")["capabilities_missing"] == []
+
+
+def test_status_says_loudly_what_waits_for_nobody(workflow: str, parts: Parts) -> None:
+    r = submitted("a=1")
+    (one,) = document("status")["unserved"]
+    assert (one["workflow"], one["capability"], one["messages"], one["nearest"]) == ("w", "general", 1, "")
+    assert one["oldest_wait_s"] >= 0
+    offer(parts, "near", ["genral"], host="h7")
+    offer(parts, "far", ["gpu"])
+    shown = done("status")
+    assert "NONE" in shown.stdout
+    assert "1 message of workflow w wait" in shown.stderr
+    assert "no worker offers; the nearest is worker near on h7: genral" in shown.stderr
+    assert "mr worker --capabilities general" in shown.stderr
+    offer(parts, "elsewhere", ["general"], workflows=["other"])
+    assert document("status")["unserved"] != []
+    offer(parts, "here", ["GENERAL"], workflows=["w"], holds=[f"w/{r}/0.17", f"w/{r}/0.18"])
+    assert document("status")["unserved"] == []
+    assert f"w/{r[:12]} 0.17 and 1 more" in done("status").stdout
+
+
+def test_status_shows_since_when_the_oldest_waits(workflow: str, parts: Parts) -> None:
+    r = submitted("a=1")
+    SmallWorker(parts, maps_to(3)).work("w", r, pieces=1, drain=True)
+    queue = document("status")["queues"]["mr.w.map.general"]
+    assert queue["waiting"] >= 1
+    assert 0 <= queue["oldest_wait_s"] < 600
+    assert document("status")["oldest_running_s"]["w"] >= queue["oldest_wait_s"]
+
+
+def test_status_shows_messages_that_no_workflow_asks_for(workflow: str, parts: Parts) -> None:
+    parts.publisher.publish([Publication("mr.w.map.gpu", b"x"), Publication("mr.old.map.general", b"x")])
+    found = document("status")
+    assert found["queues"]["mr.w.map.gpu"]["capability"] == "gpu"
+    assert found["strays"]["mr.old.map.general"]["waiting"] == 1
+    assert "mr.old.map.general (of no workflow)" in done("status").stdout
+
+
+def test_status_goes_on_without_the_broker(
+    workflow: str, parts: Parts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def away(*_: Any) -> None:
+        raise errors.BrokerUnavailable("the broker is away")
+
+    monkeypatch.setattr("mr.adapters.brokers.sqlite.SqlitePublisher.topics", away)
+    assert document("status")["queues"] is None
+    shown = done("status")
+    assert "the broker is away" in shown.stderr
+    assert "RUNNING REQUESTS" in shown.stdout
 
 
 def test_settings_are_shown_with_their_origin(store: str) -> None:

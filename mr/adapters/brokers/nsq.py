@@ -24,7 +24,9 @@ import urllib3
 
 from mr import codec
 from mr.errors import BrokerUnavailable, CorruptEntry, ValueRefused
+from mr.model.condition import Condition, Health, broken, fine
 from mr.ports.broker import MESSAGE_MAX_BYTES, Backlog, Publication, Publisher
+from mr.rules import condition
 
 CHANNEL: Final = "general_worker"
 """The one channel that all workers share, so that each message goes to one of them."""
@@ -37,6 +39,8 @@ _BODY_MAX_BYTES: Final = 5 * 1024 * 1024
 
 _SHUNNED_S: Final = 5.0
 """How long an nsqd that failed is asked last: a frozen one costs the whole deadline each time."""
+
+_OLDEST: Final = (1, 2, 0)
 
 _STATS: Final = {"format": "json", "include_clients": "false", "include_mem": "false"}
 
@@ -67,21 +71,32 @@ class _Info(msgspec.Struct):
     start_time: int
 
 
+class _Version(msgspec.Struct):
+    version: str
+
+
 class NsqPublisher(Publisher):
     """Publishes to the first of several nsqd that takes all of a call; they take turns in being first.
 
-    Shape: `nsqds` are (host, TCP port, HTTP port). Guarantee: safe from any thread or greenlet; nothing is sent
+    Shape: `nsqds` are (host, TCP port, HTTP port), `lookupds` (host, HTTP port), which are only looked at for
+    `conditions`. Guarantee: safe from any thread or greenlet; nothing is sent
     twice to one nsqd, but what one nsqd took in part is sent again, whole, to the next. `deadline_s` is for one
     request to one nsqd.
     """
 
     def __init__(
-        self, nsqds: Sequence[tuple[str, int, int]], *, channel: str = CHANNEL, deadline_s: float = 2.0
+        self,
+        nsqds: Sequence[tuple[str, int, int]],
+        lookupds: Sequence[tuple[str, int]] = (),
+        *,
+        channel: str = CHANNEL,
+        deadline_s: float = 2.0,
     ) -> None:
         self._channel = channel
         # A read that blocks ends at the deadline: `total` covers connecting and waiting for the answer.
         timeout = urllib3.Timeout(total=deadline_s)
         self._doors = [_Door(address, timeout) for address in nsqds]
+        self._lookupds = [_Door((host, port, port), timeout) for host, port in lookupds]
         self._turn = itertools.count()
 
     def publish(self, publications: Sequence[Publication]) -> str:
@@ -120,6 +135,20 @@ class NsqPublisher(Publisher):
                 continue
         return started
 
+    def topics(self) -> Sequence[str]:
+        path = "/stats?" + urlencode(_STATS)
+        return sorted({topic.topic_name for door in self._doors for topic in door.read(path, _Stats).topics or ()})
+
+    def conditions(self) -> list[Condition]:
+        """Of every nsqd and nsqlookupd: version, health, clock. One nsqd of several may be away without harm."""
+        found: list[Condition] = []
+        for name, doors in (("nsqd", self._doors), ("nsqlookupd", self._lookupds)):
+            looked = [door.conditions(f"{name} {door.name}") for door in doors]
+            is_one_well = any(one[0].health is not Health.FAIL for one in looked)
+            for one in looked:
+                found += [msgspec.structs.replace(one[0], health=Health.WARN)] if _is_away(one) and is_one_well else one
+        return found
+
     def ensure(self, topic: str) -> None:
         """Create topic and channel on every nsqd, so that what is published before any worker came is kept for us.
 
@@ -130,7 +159,7 @@ class NsqPublisher(Publisher):
             door.ask("POST", "/channel/create?" + urlencode({"topic": topic, "channel": self._channel}))
 
     def close(self) -> None:
-        for door in self._doors:
+        for door in (*self._doors, *self._lookupds):
             door.close()
 
     def _in_order(self) -> list[_Door]:
@@ -189,8 +218,38 @@ class _Door:
         except CorruptEntry as error:
             raise BrokerUnavailable(f"nsqd {self.name} answers something strange: {error}") from error
 
+    def conditions(self, subject: str) -> list[Condition]:
+        """How this server is; one condition alone if it does not answer."""
+        asked_at = time.time()
+        try:
+            response = self._pool.request("GET", "/ping", redirect=False)
+            text = response.data.decode("utf-8", "replace").strip()
+            ahead_s = condition.ahead(response.headers.get("Date"), asked_at, time.time())
+            info = self.read("/info", _Version)
+        except (urllib3.exceptions.HTTPError, OSError, BrokerUnavailable) as error:
+            return [broken(subject, f"does not answer: {error}", f"see whether it runs and listens at {self.name}")]
+        found = [version(subject, info.version)]
+        if response.status != 200:
+            found.append(broken(f"{subject} health", text, "see its log; its disk may be full or broken"))
+        if ahead_s is not None:
+            found.append(condition.clock(f"{subject} clock", ahead_s))
+        return found
+
     def close(self) -> None:
         self._pool.close()
+
+
+def version(subject: str, text: str) -> Condition:
+    """Whether a version of nsqd or nsqlookupd is one to work with."""
+    numbers = condition.version(text)
+    if numbers is None or numbers < _OLDEST:
+        least = ".".join(map(str, _OLDEST))
+        return broken(subject, f"answers, version {text}, which is too old", f"upgrade it to {least} or newer")
+    return fine(subject, f"answers, version {text}")
+
+
+def _is_away(found: Sequence[Condition]) -> bool:
+    return len(found) == 1 and found[0].health is Health.FAIL
 
 
 def _requests(publications: Sequence[Publication]) -> Iterator[tuple[str, bytes]]:

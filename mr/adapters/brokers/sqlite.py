@@ -66,6 +66,7 @@ _WAITING = """
 SELECT count(*) FILTER (WHERE visible_at <= :now), count(*) FILTER (WHERE visible_at > :now)
 FROM messages WHERE consumer = 0 AND topic = :topic
 """
+_TOPICS = "SELECT DISTINCT topic FROM messages ORDER BY topic"
 _IN_FLIGHT = "SELECT topic, count(*) FROM messages WHERE consumer > 0 GROUP BY topic"
 
 
@@ -114,6 +115,12 @@ class SqlitePublisher(Publisher):
         except StoreUnavailable:
             return {}
         return {self._file.path: word}
+
+    def topics(self) -> Sequence[str]:
+        try:
+            return self._file.read(lambda db, now: [topic for (topic,) in db.execute(_TOPICS)])
+        except StoreUnavailable as error:
+            raise BrokerUnavailable(error.message, hint=error.hint) from error
 
     def close(self) -> None:
         if self._owns:

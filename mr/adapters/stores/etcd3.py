@@ -20,9 +20,11 @@ from collections.abc import Sequence
 import msgspec
 
 from mr.adapters.stores import etcd3_wire as wire
+from mr.adapters.stores.etcd3_condition import conditions
 from mr.adapters.stores.etcd3_gateway import Gateway
 from mr.adapters.stores.etcd3_watch import Etcd3Watch
 from mr.errors import NotFound
+from mr.model.condition import Condition
 from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store, Transaction, Watch
 
 # Compacting a million revisions or rewriting a file of some GiB takes its time; etcd answers when it is done.
@@ -111,6 +113,9 @@ class Etcd3Store(Store):
     def revoke(self, lease: Lease) -> None:
         with contextlib.suppress(NotFound):  # It ended before, or a repeat finds its own work done.
             self._gateway.call("/v3/lease/revoke", b'{"ID":%d}' % lease.id, wire.decode_nothing, writes=True)
+
+    def conditions(self) -> list[Condition]:
+        return conditions(self._gateway, self._timeout_s)
 
     def close(self) -> None:
         self._gateway.close()

@@ -52,6 +52,11 @@ class Gateway:
         """How many endpoints there are."""
         return len(self._endpoints)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The endpoints as `host:port`, in the order of their numbers."""
+        return tuple(self._endpoints)
+
     def call(
         self,
         path: str,

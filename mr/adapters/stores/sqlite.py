@@ -17,9 +17,11 @@ import threading
 import time
 from collections.abc import Sequence
 
+from mr.adapters.sqlite_condition import conditions
 from mr.adapters.sqlite_file import SqliteFile
 from mr.adapters.sqlite_writer import Batch
 from mr.errors import NotFound, StoreFull, StoreUnavailable, ValueRefused, WatchLost
+from mr.model.condition import Condition
 from mr.ports.broker import MESSAGE_MAX_BYTES
 from mr.ports.store import (
     Abilities,
@@ -156,6 +158,9 @@ class SqliteStore(Store):
 
     def revoke(self, lease: Lease) -> None:
         self.file.write(lambda batch: batch.remove_leased(lease.id), durable=False)
+
+    def conditions(self) -> list[Condition]:
+        return conditions(self.file)
 
     def close(self) -> None:
         if self._owns:
