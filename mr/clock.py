@@ -29,4 +29,6 @@ class SystemClock:
 
 def stamp(moment: datetime) -> str:
     """A moment as `2026-11-21T12:00:00.000000Z`: sorts as text in the order of time."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

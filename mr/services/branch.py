@@ -23,6 +23,8 @@ class Run(msgspec.Struct, frozen=True):
     outputs: dict[int, str]
 
     def cut(self, start: int, stop: int) -> Run:
+        if start <= self.first and self.first + len(self.items) <= stop:
+            return self
         a, b = max(start, self.first) - self.first, min(stop, self.first + len(self.items)) - self.first
         outputs = {child: text for child, text in self.outputs.items() if start <= child < stop}
         return Run(self.first + a, self.items.cut(a, b), self.us[a:b], outputs)

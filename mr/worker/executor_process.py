@@ -255,9 +255,9 @@ class ExecutorProcess:
             self._write(frames.pack(frames.Define(name=name, version=version), codec.encode(handler)))
 
     def run(self, frame: frames.RunMap | frames.RunReduce, items: Items | None, sink: Sink) -> None:
-        """Begin a run; for a map `items` are the arguments of its children. One run at a time.
+        """Begin a run; `items` are the arguments of a map's children, or all datasets of a reduce. One run at a time.
 
-        After a RunReduce come `send_input` and `end_input`. Raises: ExecutorGone.
+        After a RunReduce without them come `send_input` and `end_input`. Raises: ExecutorGone.
         """
         assert self._run is None, "a run is not finished"
         needed = [frame.reducer]
@@ -274,7 +274,13 @@ class ExecutorProcess:
         # Ids are unique within a visit only: a stop of another visit's run must not end this one before it starts,
         # or its work goes back to the queue, comes again under the same id, and so on without end.
         self._cell.integers[Cell.STOP] = frames.NO_RUN
-        self._write(frames.pack(frame, b"" if items is None else frames.pack_items(items)))
+        if items is None:
+            self._write(frames.pack(frame))
+        elif isinstance(frame, frames.RunMap):
+            self._write(frames.pack(frame, frames.pack_items(items)))
+        else:
+            whole = frames.pack(frames.Input(kind="datasets"), frames.pack_items(items))
+            self._write(frames.pack(frame) + whole + frames.pack(frames.End()))
         if self._trimming is None:
             self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
 

@@ -20,9 +20,13 @@ from mr.services.work import MapWork, ReduceWork, Work
 from mr.settings import HandlerSettings
 from mr.worker import frames
 from mr.worker.case import Slot
-from mr.worker.executor_process import ExecutorGone, ExecutorProcess
+from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Sink
 
 _log = logging.getLogger(__name__)
+
+AT_HAND_BYTES = 64 * 1024
+"""Up to here, the input of a reduce goes along with the order."""
+NAMES_KEPT = 10_000
 
 
 class Feeding:
@@ -39,6 +43,7 @@ class Feeding:
         self._registry, self._datasets, self._capabilities = registry, datasets, capabilities
         self._readers = readers
         self._handlers: dict[tuple[str, str], Handler] = {}
+        self._names: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
         self._limits = frames.Limits(output=int(settings.output_max_bytes), dataset=int(settings.dataset_max_bytes))
 
     def learn(self, w: str, version: str) -> None:
@@ -48,14 +53,14 @@ class Feeding:
 
     def is_ready(self, visit: Visit, work: Work) -> bool:
         """Whether nothing has to be read before the work can start."""
-        if any((visit.workflow, version) not in self._handlers for _, version in _handlers(visit, work)):
+        if any((visit.workflow, version) not in self._handlers for _, version in self._needed(visit, work)):
             return False
         return work.items is not None if isinstance(work, MapWork) else work.session is not None
 
     def fetch(self, visit: Visit, work: Work) -> None:
         """Read what the work needs. Raises: NotFound if the request is cleaned away; StoreUnavailable."""
         w, r, datasets = visit.workflow, visit.request_id, self._datasets
-        for _, version in _handlers(visit, work):
+        for _, version in self._needed(visit, work):
             self.learn(w, version)
         if isinstance(work, MapWork):
             if work.items is None and work.chunks is not None:
@@ -65,13 +70,36 @@ class Feeding:
         elif work.session is None:
             work.session = datasets.session(w, r, work.p, work.level)
 
-    def define(self, executor: ExecutorProcess, visit: Visit, work: Work) -> None:
-        """Give the executor the handlers that it does not know yet. Raises: ExecutorGone."""
-        for name, version in _handlers(visit, work):
+    def begin(self, executor: ExecutorProcess, visit: Visit, work: Work, sink: Sink) -> bool:
+        """Give the order, and the handlers that the executor does not know yet; False if the input has yet to follow.
+
+        Raises: ExecutorGone.
+        """
+        for name, version in self._needed(visit, work):
             if not executor.knows(name, version):
                 executor.define(name, version, self._handlers[visit.workflow, version])
+        if isinstance(work, MapWork):
+            executor.run(self._map_order(visit, work), work.items, sink)
+            return True
+        items = _at_hand(work)
+        executor.run(self._reduce_order(visit, work), items, sink)
+        return items is not None
 
-    def map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
+    def _needed(self, visit: Visit, work: Work) -> list[tuple[str, str]]:
+        """Names and versions of the handlers that an executor needs for the work."""
+        place = (visit.definitions_hash, work.step, isinstance(work, MapWork))
+        found = self._names.get(place)
+        if found is None:
+            step = visit.definitions.steps[work.step]
+            names = [step.reducer]
+            if isinstance(work, MapWork):
+                names += [step.mapper, *([step.combiner] if step.combiner else [])]
+            if len(self._names) >= NAMES_KEPT:
+                self._names.clear()
+            found = self._names[place] = [(name, visit.definitions.handlers[name].version) for name in names]
+        return found
+
+    def _map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
         """Run children; with their reduce where this worker may."""
         step = visit.definitions.steps[work.step]
         fuses = visit.definitions.reducer(work.step).capability in self._capabilities
@@ -88,7 +116,7 @@ class Feeding:
             limits=self._limits,
         )
 
-    def reduce_order(self, visit: Visit, work: ReduceWork) -> frames.RunReduce:
+    def _reduce_order(self, visit: Visit, work: ReduceWork) -> frames.RunReduce:
         """Reduce one invocation; its input follows."""
         return frames.RunReduce(
             id=work.number,
@@ -139,14 +167,12 @@ class Feeding:
                 yield "rows", items
 
 
-def _handlers(visit: Visit, work: Work) -> list[tuple[str, str]]:
-    """Names and versions of the handlers that an executor needs for the work."""
-    step = visit.definitions.steps[work.step]
-    names = [step.reducer]
-    if isinstance(work, MapWork):
-        names += [step.mapper, *([step.combiner] if step.combiner else [])]
-    return [(name, visit.definitions.handlers[name].version) for name in names]
-
-
 def _named(visit: Visit, name: str) -> frames.HandlerName:
     return frames.HandlerName(name, visit.definitions.handlers[name].version)
+
+
+def _at_hand(work: ReduceWork) -> Items | None:
+    """All input of a reduce, if it is in memory and little."""
+    if work.datasets is None or sum(items.size_bytes for items in work.datasets) > AT_HAND_BYTES:
+        return None
+    return Items.join(work.datasets)

@@ -488,11 +488,7 @@ class Supervisor:
             on_outcome=partial(self._heard, case), on_finished=partial(self._run_finished, slot),
         )  # fmt: skip
         try:
-            self._feeding.define(executor, visit, work)
-            if isinstance(work, MapWork):
-                executor.run(self._feeding.map_order(visit, work), work.items, slot.run)
-            else:
-                executor.run(self._feeding.reduce_order(visit, work), None, slot.run)
+            if not self._feeding.begin(executor, visit, work, slot.run) and isinstance(work, ReduceWork):
                 self._task(self._feeding.send_input(slot, executor, visit, work))
         except ExecutorGone:
             return  # its exit is on the way, and takes care of the work
