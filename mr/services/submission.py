@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -41,10 +41,9 @@ class Submission:
         clock: Clock,
         retention: Retention,
         message_key: bytes,
-        new_id: Callable[[], str] = ids.new_request_id,
     ) -> None:
         self._store, self._publisher, self._definitions = store, publisher, definitions
-        self._clock, self._retention, self._message_key, self._new_id = clock, retention, message_key, new_id
+        self._clock, self._retention, self._message_key = clock, retention, message_key
         self.accept = Acceptance(store, publisher, definitions, clock, message_key).accept
 
     def submit(
@@ -56,7 +55,7 @@ class Submission:
         Raises: UnknownWorkflow, UnknownJob; ValueRefused, InvalidArguments; VersionConflict; StoreUnavailable.
         """
         posting = Posting(
-            request_id=self._new_id(), workflow=workflow, job=job, arguments=arguments, context=context or {}
+            request_id=ids.new_request_id(), workflow=workflow, job=job, arguments=arguments, context=context or {}
         )
         (outcome,) = self.accept([posting])
         if isinstance(outcome, MrError):

@@ -18,6 +18,7 @@ from mr.errors import BrokerUnavailable
 from mr.ports.store import Equals, Outcome, Transaction
 from mr.rules import keys
 from mr.services import committer, sweeper
+from mr.services.acceptance import Acceptance
 from mr.services.committer import Committer
 from mr.services.progress import Visit
 from mr.services.sweeper import Sweeper
@@ -173,6 +174,16 @@ def _nothing() -> Patches:
     return iter(())
 
 
+def _refused_is_accepted() -> Patches:
+    real = Acceptance._commit
+
+    def mutated(self: Acceptance, group: Any) -> Any:
+        real(self, group)
+        return [True] * len(group)
+
+    yield patch.object(Acceptance, "_commit", mutated)
+
+
 MUTANTS: dict[str, Callable[[], Patches]] = {
     "manifest unguarded": lambda: _without_guard("/manifest/"),
     "slice record unguarded": lambda: _without_guard("/done/"),
@@ -190,6 +201,7 @@ MUTANTS: dict[str, Callable[[], Patches]] = {
     "random reduce id": _random_reduce_id,
     "end of the request unguarded": _end_unguarded,
     "empty map does not trigger its reduce": _empty_map_forgotten,
+    "refused acceptance taken for an accepted one": _refused_is_accepted,
 }
 
 

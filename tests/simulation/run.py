@@ -18,8 +18,9 @@ from mr.clock import stamp
 from mr.errors import RequestEnded, RequestError, StoreUnavailable
 from mr.model.invocation import Manifest
 from mr.model.request import Request, RequestState
-from mr.ports.store import Entry
+from mr.ports.store import Entry, Put, Transaction
 from mr.rules import fan_out, keys, limits
+from mr.services.acceptance import Accepted, Posting
 from mr.services.datasets import Datasets
 from mr.services.submission import Submission
 
@@ -105,6 +106,7 @@ class _Seed:
         self.lives = 0
         self.ends: dict[str, list[Request]] = {}
         self.store.observers.append(self._observe)
+        self.born: set[str] = set()
         self.accepted: list[str] = []
         self.attempted: list[str] = []
         self.cancelled: set[str] = set()
@@ -114,6 +116,8 @@ class _Seed:
     # -- what must never be seen ----------------------------------------------------------------------------------
 
     def _observe(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        if key.startswith(keys.requests(W)) and new is not None:
+            self.born.add(key[len(keys.requests(W)) :])
         if key.startswith(keys.requests(W)) and old is not None and new is not None:
             before, after = codec.decode(old.value, Request), codec.decode(new.value, Request)
             if before.state.is_final and after.epoch == before.epoch and after.state is not before.state:
@@ -189,15 +193,8 @@ class _Seed:
 
         def post() -> None:
             definitions = Definitions(self.store, self.job)
-            submission = Submission(
-                self.store, self.broker, definitions, world, RETENTION, KEY,
-                new_id=lambda: self._new_id(),
-            )  # fmt: skip
-            for _ in range(requests):
-                try:
-                    accepted = submission.submit(W, "job", {"0": []})
-                except StoreUnavailable:
-                    continue
+            submission = Submission(self.store, self.broker, definitions, world, RETENTION, KEY)
+            for accepted in self._postings(submission, requests):
                 self.accepted.append(accepted.request_id)
                 if rng.random() < 0.15 and self.mode == "stormy":
                     world.sleep(rng.choice((0.01, 0.5, 2.0)))
@@ -213,6 +210,24 @@ class _Seed:
 
         self.client = Process(name)
         world.spawn(self.client, post)
+
+    def _postings(self, submission: Submission, requests: int) -> Iterator[Accepted]:
+        """What is accepted, of requests that come together or one after the other.
+
+        Sometimes the workflow changes in between, so that what the front end knows of it is out of date.
+        """
+        ids = [self._new_id() for _ in range(requests)]
+        postings = [Posting(request_id=r, workflow=W, job="job", arguments={"0": []}) for r in ids]
+        groups = [postings] if self.world.rng.random() < 0.3 else [[posting] for posting in postings]
+        for number, group in enumerate(groups):
+            if number and self.world.rng.random() < 0.5:
+                with suppress(StoreUnavailable):
+                    self.store.commit(Transaction(operations=[Put(keys.workflow(W), b"{}")]))
+            for outcome in submission.accept(group):
+                if isinstance(outcome, Accepted):
+                    yield outcome
+                elif not isinstance(outcome, StoreUnavailable):
+                    raise outcome
 
     def _new_id(self) -> str:
         r = f"{self.world.rng.getrandbits(160):040x}"
@@ -261,6 +276,8 @@ class _Seed:
 
     def _check(self, r: str) -> None:
         request = self._state(r)
+        if r not in self.born:
+            raise Violation(f"{r} was accepted and never existed")
         if request is None or (request.due_at is not None and request.due_at <= stamp(self.world.now())):
             return  # it ended early enough to be cleaned already; its end was observed
         expected_failure = self.job.fails and request.epoch == 1
