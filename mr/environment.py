@@ -186,6 +186,14 @@ VARIABLES = (
     ),
     Variable("MR_RESULT_KEEP_S", "cleaning", "result_keep_s", _number("seconds", 0), "an inline result not yet read"),
     Variable("MR_FAILED_KEEP_S", "cleaning", "failed_keep_s", _number("seconds", 0), "a failed request"),
+    Variable("MR_RESULT_FILE_WRITER_OUTPUT_PATH", "results", "folder", _absolute_path, "where the writer file writes"),
+    Variable(
+        "MR_RESULT_FILE_WRITER_WRITE_AS_DIRECTORY",
+        "results",
+        "as_folders",
+        _flag,
+        "1: a folder for each request, a file for each key",
+    ),
     Variable("MR_FS_URL", "files", "shared", addresses.parse_file_system, "shared file system", secret=True),
     Variable("MR_BLOB_URL", "files", "blobs", addresses.parse_file_system, "data too big for the store", secret=True),
     Variable("DEBUG", "log", "debug", _flag, "1: the service logs in detail"),
@@ -199,7 +207,7 @@ CLUSTER_DETAILS = ("MR_ETCD_API", "MR_ETCD_IS_SSL")
 IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_(TYPE|REDIS_\w+)|KV_CACHE)")
 """JobX's variables for parts that mr does not have."""
 LATER = re.compile(
-    r"MR_(RESULT_(FILE|EMAIL|HTTP)_WRITER_\w+|EMAIL_SMTP_\w+|LOG_(EMAIL|HTTP)_\w+|HANDLER_(EMAIL|HTTP)_LOG_LEVEL"
+    r"MR_(RESULT_(EMAIL|HTTP)_WRITER_\w+|EMAIL_SMTP_\w+|LOG_(EMAIL|HTTP)_\w+|HANDLER_(EMAIL|HTTP)_LOG_LEVEL"
     r"|WORKFLOW_SCOPE_FACTORY_FQ_CLASS|FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)"
 )
 """Variables of JobX for parts that mr does not have yet."""
@@ -329,7 +337,7 @@ def _writer(text: str) -> str:
         return text
     if _CLASS_PATH.fullmatch(text):
         return _JOBX_WRITERS.get(text, text)
-    raise ValueError("inline, file, email, http or package.module.Class")
+    raise ValueError("inline, file or package.module.Class")
 
 
 def _home_of_user() -> str:

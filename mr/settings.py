@@ -123,9 +123,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How results leave: `inline`, `file`, `email`, `http`, or the path of a class."""
+    """How results leave: `inline`, `file`, or the path of a class.
+
+    `folder` is where the writer `file` puts a file for each request, or with `as_folders` a folder for each.
+    """
 
     writer: str = "inline"
+    folder: str = "/tmp/mr_results"
+    as_folders: bool = False
 
 
 class CleaningSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,7 +227,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             worker=WorkerSettings(**fields["worker"]),
             handlers=HandlerSettings(**fields["handlers"]),
             http=HttpSettings(**fields["http"]),
-            results=ResultSettings(**reading.result_writer()),
+            results=ResultSettings(**fields["results"] | reading.result_writer()),
             cleaning=CleaningSettings(**fields["cleaning"]),
             files=FileSettings(**fields["files"]),
             log=LogSettings(**fields["log"]),
@@ -249,6 +254,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.http.auth == "token":
             # Accepting it would promise a protection that does not exist.
             found.append("MR_AUTH: expected off, because tokens do not exist yet, got: token")
+        if self.results.writer in ("email", "http"):
+            found.append(
+                f"MR_RESULT_WRITER: expected inline, file or package.module.Class, because the writer "
+                f"{self.results.writer} does not exist yet, got: {self.results.writer}"
+            )
         if self.broker.url.kind == "nsq" and self.broker.max_in_flight < len(self.broker.url.nodes):
             found.append(
                 f"MR_NSQ_MAX_IN_FLIGHT: expected at least one for each nsqd ({len(self.broker.url.nodes)}), "
@@ -272,6 +282,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.cleaning.quiet_period_s is not None:
             beside = [name for name in ("MR_RESULT_KEEP_S", "MR_FAILED_KEEP_S") if name in self.origins]
             found.extend(f"{name}: no effect beside MR_CLEANUP_MANDATORY_QUIET_PERIOD_S" for name in beside)
+        if self.results.writer != "file":
+            beside = [v.name for v in VARIABLES if v.group == "results" and v.name in self.origins]
+            found.extend(f"{name}: no effect without MR_RESULT_WRITER=file" for name in beside)
         found.extend(
             f"MR_SYSTEM_CAPABILITIES: {capability} asks for more slots than MR_EXECUTORS={self.worker.executors}"
             for capability in self.worker.capabilities

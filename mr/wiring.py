@@ -5,6 +5,7 @@ Adapters are imported when they are asked for, so that a command pays only for w
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from mr.clock import SystemClock
 from mr.errors import ConfigError
 from mr.ports.broker import Consumer, Publisher
+from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
 from mr.services.datasets import Datasets
@@ -39,8 +41,6 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = SystemClock()
-        if settings.results.writer != "inline":
-            raise ConfigError([f"MR_RESULT_WRITER: expected inline, the only one yet, got: {settings.results.writer}"])
         if settings.store.url.kind == "sqlite" and settings.broker.url.kind == "sqlite":
             same = settings.store.url.path == settings.broker.url.path
         else:
@@ -109,6 +109,21 @@ class Parts:
         from mr.adapters.sqlite_file import SqliteFile
 
         return SqliteFile(self.settings.store.url.path)
+
+    @cached_property
+    def writer(self) -> ResultWriter | None:
+        """What results leave by; None where they stay in the store until they are fetched.
+
+        Raises: ConfigError.
+        """
+        results = self.settings.results
+        if results.writer == "inline":
+            return None
+        if results.writer == "file":
+            from mr.adapters.writers.file import FileWriter
+
+            return FileWriter(results.folder, as_folders=results.as_folders)
+        return _writer_of_class(results.writer)
 
     @cached_property
     def registry(self) -> Registry:
@@ -201,3 +216,20 @@ class Parts:
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
+
+
+def _writer_of_class(path: str) -> ResultWriter:
+    """An operator's own writer: `package.module.Class`, made without arguments."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        if isinstance(found, type) and issubclass(found, ResultWriter):
+            return found()
+    except ConfigError:
+        raise
+    except Exception as error:  # code of the operator's own may raise anything
+        problem = f"expected a class that can be made, got: {path} ({type(error).__name__}: {error})"
+        raise ConfigError([f"MR_RESULT_WRITER: {problem}"]) from error
+    raise ConfigError(
+        [f"MR_RESULT_WRITER: expected a class that extends mr.ports.result_writer.ResultWriter, got: {path}"]
+    )

@@ -28,7 +28,7 @@ from mr.cli.output import (
     table,
     yes_option,
 )
-from mr.cli.results import tell, tell_error
+from mr.cli.results import tell, tell_error, where
 from mr.cli.session import opened
 from mr.clock import stamp
 from mr.errors import RequestEnded, ResultTimeout
@@ -111,6 +111,7 @@ def show(name: str, as_json: bool) -> None:
             ("created", short_time(found.created_at)),
             ("finished", short_time(found.finished_at)),
             ("took" if found.finished_at else "runs for", duration(elapsed(found))),
+            *([("written", where(found.written))] if found.written is not None else []),
             ("removed after", removed),
             *([("note", pin.note)] if pin is not None and pin.note else []),
             ("definitions", found.set),

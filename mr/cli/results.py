@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,10 +17,15 @@ if TYPE_CHECKING:
 
 
 def tell(parts: Parts, w: str, r: str, request: Request) -> int:
-    """`{"pairs": [[key, value], …]}` piece by piece, or the error; the exit code."""
+    """`{"pairs": [[key, value], …]}` piece by piece, `{}` if it was written elsewhere, or the error; the exit code."""
     if request.state is not RequestState.SUCCEEDED:
         tell_error(r, request)
         return FAILED
+    if request.written is not None:
+        click.echo("{}")
+        say(f"  the result was written: {where(request.written)}")
+        next_step(f"mr tree {r[:12]}")
+        return 0
     click.echo('{"pairs":[', nl=False)
     is_first = True
     for items in parts.results.pairs(w, r):
@@ -33,6 +39,12 @@ def tell(parts: Parts, w: str, r: str, request: Request) -> int:
     sys.stdout.flush()
     say(f"  next: mr tree {r[:12]}")
     return 0
+
+
+def where(written: Mapping[str, Any]) -> str:
+    """Where a writer has put a result: `/tmp/mr_results/3f2a… on host a (file)`."""
+    places = [str(value) for name, value in written.items() if name not in ("writer", "host")]
+    return " ".join([*places, f"on host {written['host']} ({written['writer']})"])
 
 
 def tell_error(r: str, request: Request) -> None:

@@ -26,6 +26,11 @@ def pending(status: int) -> Response:
     return answer
 
 
+def written() -> Response:
+    """The result was put elsewhere by a writer; nothing of it is answered."""
+    return Response(b'{"result": {}}', content_type=JSON)
+
+
 def result(pieces: Iterable[bytes], on_delivered: Callable[[], None]) -> Response:
     """The pairs of a request that succeeded; each piece is `pair,pair,…` in JSON.
 

@@ -19,7 +19,7 @@ from mr.http.errors import JSON, ClientError, may_exist
 from mr.http.front_end import FrontEnd
 from mr.http.replies import Waiter
 from mr.model import ids, names
-from mr.model.request import Reply, RequestState
+from mr.model.request import Reply, Request, RequestState
 from mr.services.acceptance import Posting
 
 BODY_S = 30.0
@@ -91,7 +91,7 @@ class Posted:
         with front_end.room.expect(r) as waiter:
             self._accept(posting)
             reply = wait(front_end, waiter, self._environ, w, r)
-        if reply is not None and reply.state is not RequestState.SUCCEEDED:
+        if reply is not None and (reply.state is not RequestState.SUCCEEDED or reply.is_written):
             front_end.deliveries.forget(w, r)
         return reply
 
@@ -214,7 +214,13 @@ def look(front_end: FrontEnd, w: str, r: str) -> Reply | None:
         record = front_end.threads.call(front_end.parts.results.request, w, r)
     except StoreUnavailable:
         return None
-    return Reply(workflow_name=w, state=record.state, error=record.error) if record.state.is_final else None
+    return reply_of(record) if record.state.is_final else None
+
+
+def reply_of(record: Request) -> Reply:
+    """What is said to those who wait for a request that is over, from its record."""
+    is_written = record.written is not None
+    return Reply(workflow_name=record.workflow_name, state=record.state, error=record.error, is_written=is_written)
 
 
 def has_gone(socket: Any) -> bool:
@@ -237,6 +243,8 @@ def finished(front_end: FrontEnd, w: str, r: str, reply: Reply) -> Response:
     if reply.state is not RequestState.SUCCEEDED:
         report = reply.error or {"class": "cancelled", "type": "Cancelled", "message": f"request {reply.state.value}"}
         raise RequestFailed(f"request {r} {reply.state.value}: {report['message']}", report)
+    if reply.is_written:
+        return answers.written()
     inline = bytes(reply.pairs)
     pieces = [inline[1:-1]] if inline else read_pairs(front_end, w, r)
     return answers.result(pieces, lambda: front_end.deliveries.delivered(w, r))

@@ -10,9 +10,9 @@ from mr.errors import RequestNotFound
 from mr.http import answers
 from mr.http.errors import JSON
 from mr.http.front_end import FrontEnd
-from mr.http.jobs import finished
+from mr.http.jobs import finished, reply_of
 from mr.model import names
-from mr.model.request import Reply, Request
+from mr.model.request import Request
 
 
 def routes(front_end: FrontEnd) -> Blueprint:
@@ -31,9 +31,7 @@ def routes(front_end: FrontEnd) -> Blueprint:
         found = record(workflow, request_id)
         if not found.state.is_final:
             return answers.pending(202)
-        return finished(
-            front_end, workflow, request_id, Reply(workflow_name=workflow, state=found.state, error=found.error)
-        )
+        return finished(front_end, workflow, request_id, reply_of(found))
 
     def record(workflow: str, request_id: str) -> Request:
         names.check("workflow", workflow)

@@ -103,6 +103,7 @@ ERROR_CLASSES = (
     "unschedulable",
     "cancelled",
     "rejected",
+    "result_writer",
 )
 
 

@@ -31,7 +31,7 @@ class Level(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """`map`: run the children `from` up to `to` of mapper `p`; `reduce`: reduce `p`.
+    """`map`: run the children `from` up to `to` of mapper `p`; `reduce`: reduce `p`; `write`: hand out the result.
 
     `levels` has the manifest of `-` first and, for `map`, that of `p` last (for `reduce` that of `p` too, if it
     mapped). `args` is a list of datasets, or null when it is too big to travel. `request` is the request's
@@ -43,7 +43,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"
     r: str
     epoch: int
     set: str
-    kind: Literal["map", "reduce", "end"]
+    kind: Literal["map", "reduce", "end", "write"]
     p: str
     from_: int = 0
     to: int = 0

@@ -35,7 +35,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `set` is the hash of the definition set it is pinned to; `reply_to` the front end that waits, if one does.
     `finished_at` and `due_at` are set exactly when the state is final; times as `clock.stamp` writes them.
-    `error` is the report of the failed invocation.
+    `error` is the report of the failed invocation, or of the writer that failed. `written` says where a writer
+    other than inline has put the result: `writer`, `host`, and what that writer tells, such as `path`.
     """
 
     workflow_name: str
@@ -53,6 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str | None = None
     due_at: str | None = None
     error: dict[str, Any] | None = None
+    written: dict[str, Any] | None = None
 
 
 class Active(msgspec.Struct, frozen=True):
@@ -65,12 +67,14 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What `replies/<front end>/<id>` holds: the request is over.
 
     `pairs` is the result when it is small enough to stand here; empty where the reader fetches it from the records.
+    `is_written`: a writer has put the result elsewhere, and the client gets none of it.
     """
 
     workflow_name: str
     state: RequestState
     pairs: msgspec.Raw = msgspec.Raw(b"")
     error: dict[str, Any] | None = None
+    is_written: bool = False
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

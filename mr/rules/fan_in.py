@@ -40,10 +40,10 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
     `map`: children `first` up to `to` of `p` have to run (all in one slice). `slice`: all parts of slice `first`
     of `p` are there, its `done` is not. `reduce`: `p` has to be reduced. `end`: the root is done, the request
-    is still active.
+    is still active. `write`: its result has to be handed out.
     """
 
-    kind: Literal["map", "slice", "reduce", "end"]
+    kind: Literal["map", "slice", "reduce", "end", "write"]
     p: str
     first: int = 0
     to: int = 0

@@ -162,6 +162,11 @@ def receipt(w: str, r: str, p: str, number: int | None = None) -> str:
     return f"published/{w}/{r}/{p}/r" if number is None else f"published/{w}/{r}/{p}/{number}"
 
 
+def receipt_of_write(w: str, r: str) -> str:
+    """Receipt of the write of the result."""
+    return f"published/{w}/{r}/write"
+
+
 def replies(front_end: str, r: str = "") -> str:
     return f"replies/{front_end}/{r}"
 

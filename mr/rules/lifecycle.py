@@ -31,6 +31,7 @@ def advance(
     due_at: str | None = None,
     failed_invocation_id: str | None = None,
     error: dict[str, Any] | None = None,
+    written: dict[str, Any] | None = None,
 ) -> Request:
     """The request in its next state; times and flags follow the state.
 
@@ -46,4 +47,5 @@ def advance(
         due_at=due_at if to.is_final else None,
         failed_invocation_id=failed_invocation_id,
         error=error,
+        written=written,
     )

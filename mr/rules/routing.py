@@ -27,6 +27,11 @@ def topic(workflow: str, direction: Direction, capability: str) -> str:
     return name
 
 
+def write_topic(workflow: str) -> str:
+    """Where the writes of a workflow's results go. It fits wherever the other topics do, and is like none of them."""
+    return f"mr-write.{workflow}"
+
+
 def check(workflow: str, capability: str) -> None:
     """Refuse, when it is defined, what could not be published later.
 

@@ -121,7 +121,7 @@ class Briefing:
         }
         visit = self._visit(message, request.set, self._definitions(w, request.set), levels, None)
         if request.state is not RequestState.RUNNING:
-            visit.add_end()
+            (visit.add_write if request.state is RequestState.WRITING else visit.add_end)()
             return visit
         if message.p not in facts.manifests and message.p != ids.ROOT:
             return None

@@ -16,6 +16,7 @@ from mr.model.message import Level, Message
 from mr.ports.broker import Publication
 from mr.rules import keys, limits, routing
 from mr.services.unit import Call
+from mr.services.work import MapWork, Work
 
 
 class Calling:
@@ -45,19 +46,33 @@ class Calling:
         """`p` is to be reduced."""
         return Message(w=self._w, r=self._r, epoch=self._epoch, set=self._set, kind="reduce", p=p)
 
+    def write(self) -> Message:
+        """The result is to be handed out by a writer."""
+        return Message(w=self._w, r=self._r, epoch=self._epoch, set="", kind="write", p=ids.ROOT)
+
     def call(self, message: Message, unless_others: str | None) -> Call:
         """The message on its way, with the receipts to note for it; called when all levels above are settled."""
         w, r, p = self._w, self._r, message.p
+        if message.kind == "write":
+            publication = Publication(routing.write_topic(w), self._seal(message))
+            return Call(publication=publication, receipts=[keys.receipt_of_write(w, r)], unless_others=unless_others)
         levels = [self._level(above) for above in ids.ancestors(p if message.kind == "map" else ids.parent(p)[0])]
         step = levels[-1].step
         if message.kind == "map":
             topic = routing.topic(w, "map", self._definitions.mapper(step).capability)
-            size = levels[-1].slice
-            numbers = range(message.from_ // size, (message.to - 1) // size + 1)
-            receipts = [keys.receipt(w, r, p, number) for number in numbers]
+            receipts = self._slices(p, message.from_, message.to, levels[-1].slice)
         else:
             topic = routing.topic(w, "reduce", self._definitions.reducer(step).capability)
             levels.append(self._level(p))
             receipts = [keys.receipt(w, r, p)]
         publication = Publication(topic, self._seal(msgspec.structs.replace(message, levels=levels)))
         return Call(publication=publication, receipts=receipts, unless_others=unless_others)
+
+    def receipts(self, work: Work) -> list[str]:
+        """The receipts of what a message had asked for, now that it is run as this work."""
+        if isinstance(work, MapWork):
+            return self._slices(work.p, work.first, work.to, self._level(work.p).slice)
+        return [keys.receipt(self._w, self._r, work.p)]
+
+    def _slices(self, p: str, first: int, to: int, size: int) -> list[str]:
+        return [keys.receipt(self._w, self._r, p, number) for number in range(first // size, (to - 1) // size + 1)]

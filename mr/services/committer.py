@@ -19,6 +19,7 @@ import msgspec
 from mr import codec
 from mr.clock import Clock
 from mr.errors import BrokerUnavailable, StoreFull, StoreUnavailable
+from mr.model import ids
 from mr.model.invocation import report_as_dict
 from mr.model.request import Active, Reply, Request, RequestState
 from mr.ports.broker import Publication, Publisher
@@ -125,11 +126,11 @@ class Committer:
                 return prepared
             done = unit.end.done
             first = [Put(done.key, done.value)] if done is not None else []
-            atoms.append(_Atom(done.key if done is not None else None, [*first, *operations]))
+            atoms.append(_Atom(_guard(unit, unit.end), [*first, *operations]))
         return prepared
 
     def _ending(self, unit: Unit, end: End) -> list[Put | Delete] | None:
-        """The end of a request, in the order for stores that cannot do it at once; None if the request is gone."""
+        """The end of a request, in the order for stores that cannot do it at once; None if it is not to end so."""
         w, r = unit.workflow, unit.request_id
         data = unit.request
         if data is None:
@@ -140,20 +141,25 @@ class Committer:
         request = codec.decode(data, Request, where=f"request {r}")
         now = self._clock.now()
         error = report_as_dict(end.report) if end.report is not None else None
-        if request.state is RequestState.RUNNING:
+        if request.state is end.after:
+            is_written = end.written is not None
             request = lifecycle.advance(
-                request, end.state, now, due_at=self._retention.due_at(request, end.state, now),
+                request, end.state, now, written=end.written,
+                due_at=self._retention.due_at(request, end.state, now, is_written=is_written),
                 failed_invocation_id=f"{r}.{end.failed}" if end.failed is not None else None, error=error,
             )  # fmt: skip
         elif self._store.abilities.transactions:
             return None
         operations: list[Put | Delete] = [Put(keys.request(w, r), codec.encode(request))]
+        if not request.state.is_final:
+            return operations
         if request.due_at is not None:
             operations.append(Put(keys.due(request.due_at, w, r), b"{}"))
         if request.state is not RequestState.SUCCEEDED:
             operations.append(Put(keys.stopped(w, r), codec.encode({"epoch": unit.epoch})))
         if request.reply_to is not None:
-            reply = Reply(workflow_name=w, state=request.state, error=request.error)
+            is_written = request.written is not None
+            reply = Reply(workflow_name=w, state=request.state, error=request.error, is_written=is_written)
             if end.pairs is not None:
                 reply = msgspec.structs.replace(reply, pairs=end.pairs.raw())
             operations.append(Put(keys.replies(request.reply_to, r), codec.encode(reply)))
@@ -304,21 +310,22 @@ class Committer:
                     if verdict is not Verdict.COMMITTED:
                         return verdict
             elif operation.key == request_key and isinstance(operation, Put):
-                if not self._end_plainly(request_key, operation):
+                if not self._end_plainly(request_key, operation, one.unit.end):
                     return Verdict.ENDED
             else:
                 self._apply(Transaction(operations=[operation]))
         return Verdict.COMMITTED
 
-    def _end_plainly(self, key: str, operation: Put) -> bool:
+    def _end_plainly(self, key: str, operation: Put, end: End | None) -> bool:
         """Move the request's record to its end, unless another execution has; False if another end won."""
+        assert end is not None
         while True:
             entry = self._read(key)
             if entry is None:
                 return False
             if entry.value == operation.value:
                 return True
-            if codec.decode(entry.value, Request, where=key).state is not RequestState.RUNNING:
+            if codec.decode(entry.value, Request, where=key).state is not end.after:
                 return False
             if self._apply(Transaction(conditions=[At(key, entry.version)], operations=[operation])).succeeded:
                 return True
@@ -366,10 +373,21 @@ class Committer:
                 self._receipts.published((one.fence.key, one.fence.value), call.receipts, broker)
 
 
+def _guard(unit: Unit, end: End) -> str | None:
+    """What must not be there when the request ends: another's result of the root, or, for a failure, any."""
+    if end.done is not None:
+        return end.done.key
+    if end.state is RequestState.FAILED and end.after is RequestState.RUNNING:
+        return keys.done(unit.workflow, unit.request_id, ids.ROOT, 0)
+    return None
+
+
 def _compare(atom: _Atom, existing: Entry | None, others: set[str]) -> Verdict:
     """A guarded fact is there already: ours, written by a repeat, or another execution's."""
     assert atom.guard is not None
-    ours = next(o.value for o in atom.operations if isinstance(o, Put) and o.key == atom.guard)
+    ours = next((o.value for o in atom.operations if isinstance(o, Put) and o.key == atom.guard), None)
+    if ours is None:
+        return Verdict.ENDED  # a failure comes too late: the root is done
     if existing is not None and existing.value == ours:
         return Verdict.COMMITTED
     if "/manifest/" in atom.guard:

@@ -22,13 +22,13 @@ from mr.model.invocation import Manifest, Receipt, WorkerRecord
 from mr.model.request import Request
 from mr.ports.broker import Backlog, Publisher
 from mr.ports.store import Store
-from mr.rules import fan_in, keys, routing
+from mr.rules import keys, routing
 from mr.rules.fan_in import Due, Facts
 from mr.rules.routing import Direction
 from mr.services.briefing import survey
 from mr.services.entities import entries
 from mr.services.registry import Registry
-from mr.services.sweeper import receipt_of, topic_of
+from mr.services.sweeper import due_of, receipt_of, topic_of
 
 ACTIVE_READ = 500
 """Running requests whose age is asked for; of 10,000 one wants to know that there are so many."""
@@ -196,7 +196,7 @@ class Fleet:
             return
         facts = survey(self._store, w, r)
         receipts = {entry.key: entry for entry in entries(self._store, keys.receipts(w, r))}
-        for due in fan_in.due(facts):
+        for due in due_of(request, facts):
             if f"{w}/{r}/{due.p}" in held:
                 continue
             noted = receipts.get(receipt_of(w, r, due, facts))

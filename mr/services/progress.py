@@ -36,7 +36,7 @@ from mr.services.branch import Branch, Run, Slice
 from mr.services.calling import Calling
 from mr.services.outbox import Outbox
 from mr.services.records import Records, payload
-from mr.services.unit import End, Receipted, Unit, Verdict
+from mr.services.unit import End, Fact, Receipted, Unit, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 
 
@@ -102,8 +102,12 @@ class Visit:
             self._reduce_elsewhere(p)
 
     def add_end(self) -> None:
-        """The root is done, but the request is still active: only a store without transactions comes here."""
-        self._end = End(state=RequestState.SUCCEEDED)
+        """The root is done, and the request still runs: after a resume, or on a store without transactions."""
+        self._root_done(None)
+
+    def add_write(self) -> None:
+        """The request is to be written; whoever recorded that may have died before it published the write."""
+        self._outbox.message(self._calling.write())
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -136,16 +140,7 @@ class Visit:
 
     def receipt_keys(self) -> list[str]:
         """Receipts of the work that executors have in hand."""
-        w, r = self.workflow, self.request_id
-        found = []
-        for work in self._running.values():
-            if isinstance(work, MapWork):
-                size = self._level(work.p).slice
-                numbers = range(work.first // size, (work.to - 1) // size + 1)
-                found += [keys.receipt(w, r, work.p, number) for number in numbers]
-            else:
-                found.append(keys.receipt(w, r, work.p))
-        return found
+        return [key for work in self._running.values() for key in self._calling.receipts(work)]
 
     def next(self, limit: int) -> Work | None:
         """The next piece of work for a free executor: a reduce, or up to `limit` children of one mapper."""
@@ -557,7 +552,7 @@ class Visit:
     def _slice_counted(self, p: str, number: int) -> None:
         """All parts of a slice stand."""
         if p == ids.ROOT:
-            self._end = End(state=RequestState.SUCCEEDED, done=self._records.parts(p, number))
+            self._root_done(self._records.parts(p, number))
         else:
             self._outbox.fact(self._records.parts(p, number))
             self._count_slices(self._branches[p])
@@ -581,9 +576,14 @@ class Visit:
             self._reduce_elsewhere(p, may_be_known=True)
 
     def _succeed(self, items: Items, runs: list[Run]) -> None:
-        branch = self._branches[ids.ROOT]
         pairs = Items.parse(items.item(0)) if items.size_bytes <= limits.REPLY_MAX else None
-        self._end = End(state=RequestState.SUCCEEDED, done=self._records.done(branch.p, 0, items, runs), pairs=pairs)
+        self._root_done(self._records.done(ids.ROOT, 0, items, runs), pairs)
+
+    def _root_done(self, done: Fact | None, pairs: Items | None = None) -> None:
+        if self.worker.writes:
+            self._outbox.message(self._calling.write(), unless_others=done.key if done is not None else None)
+        state = RequestState.WRITING if self.worker.writes else RequestState.SUCCEEDED
+        self._end = End(state=state, done=done, pairs=pairs)
 
     def _unit(self) -> Unit | None:
         if self._outbox.is_empty and self._end is None:

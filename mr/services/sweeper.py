@@ -44,11 +44,12 @@ AGAIN_S = 4.0
 """How long something published again is left alone."""
 LOOK_MAX_S = 10.0
 """The longest pause between two looks at a request that stands still."""
-_KINDS: Mapping[str, Literal["map", "reduce", "end"]] = {
+_KINDS: Mapping[str, Literal["map", "reduce", "end", "write"]] = {
     "map": "map",
     "slice": "map",
     "reduce": "reduce",
     "end": "end",
+    "write": "write",
 }
 
 
@@ -167,7 +168,7 @@ class Sweeper:
         request = codec.decode(entry.value, Request, where=entry.key)
         epoch = codec.decode(fence, Active, where=keys.active(w, r)).epoch
         facts = survey(self._store, w, r)
-        due = [Due(kind="end", p=ids.ROOT)] if request.state is not RequestState.RUNNING else list(fan_in.due(facts))
+        due = due_of(request, facts)
         definitions = self._definitions(w, request.set)
         receipts = {
             e.key: codec.decode(e.value, Receipt, where=e.key)
@@ -177,7 +178,8 @@ class Sweeper:
         for one in due:
             label = receipt_of(w, r, one, facts)
             first_seen = seen.due.setdefault(label, now)
-            if f"{w}/{r}/{one.p}" in holds:
+            # Who holds `-` runs the root's mapper; a write is never held, its message stays in flight.
+            if one.kind != "write" and f"{w}/{r}/{one.p}" in holds:
                 seen.unheld.pop(label, None)
                 continue
             if now - seen.again.get(label, -AGAIN_S) < AGAIN_S:
@@ -261,8 +263,21 @@ def _range(due: Due, facts: Facts) -> tuple[int, int]:
     return 0, 0
 
 
+def due_of(request: Request, facts: Facts) -> list[Due]:
+    """What is due of a request whose fence stands."""
+    match request.state:
+        case RequestState.RUNNING:
+            return list(fan_in.due(facts))
+        case RequestState.WRITING:
+            return [Due(kind="write", p=ids.ROOT)]
+        case _:
+            return [Due(kind="end", p=ids.ROOT)]
+
+
 def topic_of(w: str, due: Due, facts: Facts, definitions: DefinitionSet, job: str) -> str:
     """Where the message for a due thing belongs; `job` is that of its request."""
+    if due.kind == "write":
+        return routing.write_topic(w)
     if due.kind == "end":
         return routing.topic(w, "map", definitions.mapper(definitions.jobs[job]).capability)
     if due.kind == "reduce":
@@ -280,4 +295,6 @@ def receipt_of(w: str, r: str, due: Due, facts: Facts) -> str:
         return keys.receipt(w, r, due.p, due.first // facts.manifests[due.p].slice)
     if due.kind == "slice":
         return keys.receipt(w, r, due.p, due.first)
+    if due.kind == "write":
+        return keys.receipt_of_write(w, r)
     return keys.receipt(w, r, due.p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -23,14 +24,18 @@ class Fact(msgspec.Struct, frozen=True):
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a request, in one piece. `done` is the record of the root's result, if there is a new one.
 
-    `pairs` is the result where it is small enough to travel with the reply.
+    `after` is the state that it ends: WRITING for the end that a writer makes, else RUNNING; where it finds another
+    one it is refused. To WRITING it is no end yet: the fence stays, and so do those who wait.
+    `pairs` is the result where it is small enough to travel with the reply; `written` is where a writer put it.
     """
 
     state: RequestState
+    after: RequestState = RequestState.RUNNING
     done: Fact | None = None
     pairs: Items | None = None
     failed: str | None = None
     report: ErrorReport | None = None
+    written: dict[str, Any] | None = None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

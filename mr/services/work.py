@@ -13,7 +13,10 @@ from mr.model.outcome import Data
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visit must know of the worker that it runs on. `slots` are the executors of the whole fleet."""
+    """What a visit must know of the worker that it runs on. `slots` are the executors of the whole fleet.
+
+    `writes`: results leave by a writer, so that a request whose root is done is not over yet.
+    """
 
     name: str
     capabilities: frozenset[str]
@@ -23,6 +26,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     stamp: Callable[[], str]
     seconds_each: Callable[[str], float | None]
     batch_size: int | None = None
+    writes: bool = False
 
 
 class MapWork(msgspec.Struct, kw_only=True, eq=False):

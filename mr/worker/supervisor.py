@@ -40,6 +40,7 @@ from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.wiring import Parts
 from mr.worker.case import Case, Slot
 from mr.worker.committing import CommitThread, Stopped
+from mr.worker.desk import Desk
 from mr.worker.executor_process import ExecutorGone, Exit
 from mr.worker.feeding import Feeding
 from mr.worker.frames import Stage
@@ -108,10 +109,12 @@ class Supervisor:
             stamp=lambda: stamp(parts.clock.now()),
             seconds_each=self._pace.get,
             batch_size=settings.worker.batch_size,
+            writes=parts.writer is not None,
         )
         registry = parts.registry
         self._briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
         self._sweeper = Sweeper(parts.store, parts.publisher, registry.definitions, parts.clock, parts.message_key)
+        self._desk = Desk(parts, committer, worker, lambda: self._gives_up)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -123,20 +126,12 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         commits = CommitThread(self._committer, self._loop.call_soon_threadsafe, self._fail)
         self._commits = commits
+        parts = self._parts
         house = House(
-            name=self.name,
-            store=self._parts.store,
-            receipts=self._parts.receipts,
-            sweeper=self._sweeper,
-            cleaner=self._parts.cleaner,
-            clock=self._clock,
-            capabilities=self._capabilities,
-            workflows=lambda: self._workflows,
-            slots=len(self._pool.slots),
-            holds=lambda: self._held,
-            on_fleet=self._on_fleet,
-            maintain=self._parts.maintain,
-        )
+            name=self.name, store=parts.store, receipts=parts.receipts, sweeper=self._sweeper, cleaner=parts.cleaner,
+            clock=self._clock, capabilities=self._capabilities, workflows=lambda: self._workflows,
+            slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
+        )  # fmt: skip
         definitions = Watching(
             "definitions", self._parts.store, keys.WORKFLOWS, look=self._look_for_workflows,
             on_changes=lambda _: self._look_for_workflows(), every_s=self._settings.worker.definitions_check_s,
@@ -148,13 +143,14 @@ class Supervisor:
         commits.start()
         await self._in_thread(house.start)
         await self._consumer.start(self._on_delivery)
+        await self._desk.start()
         definitions.start()
         stopped.start()
         self._allow()
         tick = self._task(self._ticks())
         tick.add_done_callback(self._tick_ended)
         await self._stopping.wait()
-        await self._drain()
+        await asyncio.gather(self._drain(), self._desk.stop(self._settings.worker.drain_s))
         tick.cancel()
         for watching in (definitions, stopped):
             watching.stop()
@@ -292,6 +288,7 @@ class Supervisor:
             topics = [topic for name in names for topic in routing.topics(name, self._capabilities)]
             _log.info("serving %d workflows: %s", len(names), ", ".join(names))
             self._task(self._consumer.subscribe(topics))
+            self._task(self._desk.serve(names))
 
     def _on_fleet(self, workers: int, slots: int) -> None:
         self._fleet_workers, self._fleet_slots = max(workers, 1), max(slots, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -25,6 +26,7 @@ from mr.model.message import Message, seal, unseal
 from mr.model.outcome import Data, Failed, Mapped, Reduced, Results, Returned
 from mr.model.request import Active
 from mr.model.workflow import Workflow
+from mr.ports.result_writer import Origin, ResultWriter
 from mr.ports.store import Lease, Put, Transaction
 from mr.rules import fan_out, keys, routing
 from mr.services.briefing import Briefing
@@ -37,6 +39,7 @@ from mr.services.retention import Retention
 from mr.services.sweeper import Sweeper
 from mr.services.unit import Verdict
 from mr.services.work import MapWork, ReduceWork, Worker
+from mr.services.writing import Writing
 
 from .backends import SimBroker, SimDelivery, SimStore
 from .job import Job, W, way_of
@@ -65,11 +68,30 @@ class Definitions:
 
 
 class Ledger:
-    """What was run, written down outside the product. Nothing in the product reads it."""
+    """What was run and written, noted outside the product. Nothing in the product reads it."""
 
     def __init__(self) -> None:
         self.maps: Counter[str] = Counter()
         self.reduces: Counter[str] = Counter()
+        self.writes: dict[str, list[list[tuple[str, Any]]]] = {}
+
+
+class SimWriter(ResultWriter):
+    """Writes into the ledger, if it does not fail."""
+
+    name = "ledger"
+
+    def __init__(self, world: World, ledger: Ledger) -> None:
+        self._world, self._ledger = world, ledger
+
+    def write(self, origin: Origin, pairs: Iterator[Items]) -> dict[str, Any]:
+        found = [tuple(msgspec.json.decode(pair)) for items in pairs for pair in items]
+        self._world.step("write.before")
+        if self._world.strikes("writer"):
+            raise OSError("the disk is full")
+        self._ledger.writes.setdefault(origin.request_id, []).append(found)
+        self._world.step("write.after")
+        return {"times": len(self._ledger.writes[origin.request_id])}
 
 
 class SimWorker:
@@ -77,7 +99,7 @@ class SimWorker:
 
     def __init__(
         self, world: World, name: str, store: SimStore, broker: SimBroker, job: Job, ledger: Ledger,
-        capabilities: frozenset[str], *, sweeps: bool, mutant: str | None,
+        capabilities: frozenset[str], *, sweeps: bool, writes: bool, mutant: str | None,
     ) -> None:  # fmt: skip
         self.world, self.store, self.broker, self.job, self.ledger = world, store, broker, job, ledger
         self.mutant = mutant
@@ -89,7 +111,7 @@ class SimWorker:
         # Where handlers are that slow, nobody takes what he cannot start.
         is_long = min(job.pace) > 10
         self.visits_max, self.tick_s = (1, 0.04) if is_long else (3, 0.004)
-        self.topics = routing.topics(W, sorted(capabilities))
+        self.topics = routing.topics(W, sorted(capabilities)) + ([routing.write_topic(W)] if writes else [])
         definitions = Definitions(store, job)
         self.datasets = Datasets(store)
         self.receipts = Receipts(store, broker, world)
@@ -97,8 +119,11 @@ class SimWorker:
         worker = Worker(
             name=name, capabilities=capabilities, slots=lambda: 2, seal=lambda message: seal(message, KEY),
             now=world.monotonic, stamp=lambda: stamp(world.now()),
-            seconds_each=lambda version: world.rng.choice((None, 0.001, 0.5)),
+            seconds_each=lambda version: world.rng.choice((None, 0.001, 0.5)), writes=writes,
         )  # fmt: skip
+        self.writing = Writing(
+            store, self.datasets, self.committer, SimWriter(world, ledger), worker=name, stamp=worker.stamp
+        )
         self.briefing = Briefing(
             store, self.datasets, definitions.definitions,
             (lambda w, digest: definitions.definitions(w, digest)), worker,
@@ -133,6 +158,9 @@ class SimWorker:
             return
         try:
             message = unseal(delivery.body, KEY)
+            if message.kind == "write":
+                self._write(delivery, message)
+                return
             again = delivery.attempts > 1
             visit = None if again else self.briefing.open_quickly(message)
             if visit is None:
@@ -145,6 +173,13 @@ class SimWorker:
                 self.visits[visit] = (delivery, message)
         except StoreUnavailable:
             delivery.requeue(0.05)
+
+    def _write(self, delivery: SimDelivery, message: Message) -> None:
+        again_s = self.writing.write(message)
+        if again_s is None:
+            delivery.finish()
+        else:
+            delivery.requeue(again_s)
 
     def _open(self, message: Message, again: bool) -> Visit | None:
         try:

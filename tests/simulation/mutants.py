@@ -15,6 +15,8 @@ from unittest.mock import patch
 import msgspec
 
 from mr.errors import BrokerUnavailable
+from mr.model.message import Message
+from mr.model.request import RequestState
 from mr.ports.store import Equals, Outcome, Transaction
 from mr.rules import keys
 from mr.services import committer, sweeper
@@ -22,9 +24,10 @@ from mr.services.acceptance import Acceptance
 from mr.services.committer import Committer
 from mr.services.progress import Visit
 from mr.services.sweeper import Sweeper
-from mr.services.unit import Receipted, Verdict
+from mr.services.unit import End, Receipted, Verdict
+from mr.services.writing import Writing
 
-from .run import Report, run_seed, scene
+from .run import Report, run_seed, scene, writes
 
 Patches = Iterator[Any]
 
@@ -170,6 +173,33 @@ def _empty_map_forgotten() -> Patches:
     yield patch.object(Visit, "_complete", mutated)
 
 
+def _write_published_first() -> Patches:
+    real = Committer.commit
+
+    def mutated(self: Committer, units: Any) -> Any:
+        committed = []
+        for unit in units:
+            if unit.end is not None and unit.end.state is RequestState.WRITING:
+                with suppress(BrokerUnavailable):
+                    self._publisher.publish([call.publication for call in unit.calls])
+                unit = msgspec.structs.replace(unit, calls=[])
+            committed.append(unit)
+        return real(self, committed)
+
+    yield patch.object(Committer, "commit", mutated)
+
+
+def _end_without_the_write() -> Patches:
+    def mutated(self: Writing, message: Message) -> None:
+        self._end(message, End(state=RequestState.SUCCEEDED, after=RequestState.WRITING, written={}))
+
+    yield patch.object(Writing, "write", mutated)
+
+
+def _failure_overtakes_the_write() -> Patches:
+    yield patch.object(committer, "_guard", lambda unit, end: end.done.key if end.done is not None else None)
+
+
 def _nothing() -> Patches:
     return iter(())
 
@@ -202,8 +232,11 @@ MUTANTS: dict[str, Callable[[], Patches]] = {
     "end of the request unguarded": _end_unguarded,
     "empty map does not trigger its reduce": _empty_map_forgotten,
     "refused acceptance taken for an accepted one": _refused_is_accepted,
+    "write published before the root's record": _write_published_first,
+    "end without the write": _end_without_the_write,
+    "a failure overtakes the write": _failure_overtakes_the_write,
 }
-
+OF_WRITES = frozenset(list(MUTANTS)[-3:])
 
 # Where to look first: a mode in which the rule matters. The rest of the seeds follow.
 SCENES = {
@@ -212,6 +245,7 @@ SCENES = {
     "empty map does not trigger its reduce": "quiet",
     "sweeper ignores the backlog": "calm",
     "random reduce id": "calm",
+    "write published before the root's record": "quiet",
 }
 
 
@@ -229,6 +263,8 @@ def hunt(mutant: str, seeds: int, first: int = 0) -> Report | None:
     mode = SCENES.get(mutant, "stormy")
     numbers = range(first, first + seeds)
     promising = {seed for seed in numbers if scene(random.Random(seed)) == (mode, True)}
+    if mutant in OF_WRITES:
+        promising = {seed for seed in promising if writes(seed)}
     with broken(mutant):
         for seed in sorted(numbers, key=lambda seed: (seed not in promising, seed)):
             report = run_seed(seed, mutant)

@@ -19,7 +19,7 @@ from mr.errors import RequestEnded, RequestError, StoreUnavailable
 from mr.model.invocation import Manifest
 from mr.model.request import Request, RequestState
 from mr.ports.store import Entry, Put, Transaction
-from mr.rules import fan_out, keys, limits
+from mr.rules import fan_out, keys, limits, retry
 from mr.services.acceptance import Accepted, Posting
 from mr.services.datasets import Datasets
 from mr.services.submission import Submission
@@ -75,6 +75,11 @@ def scene(rng: random.Random) -> tuple[str, bool]:
     return mode, mode == "quiet" or rng.random() < 0.6
 
 
+def writes(seed: int) -> bool:
+    """Whether results leave by a writer in this seed. Dice of its own: what else happens in a seed stays the same."""
+    return random.Random(f"writer {seed}").random() < 0.4
+
+
 class _Seed:
     """The state of one run."""
 
@@ -101,6 +106,9 @@ class _Seed:
         )  # fmt: skip
         # Some storms last until the sweeper is at work in them.
         self.storm_until = self.world.time + (rng.choice((2.0, 2.0, 2.0, 11.0)) if self.mode == "stormy" else 0.0)
+        self.writes = writes(seed)
+        if self.writes and self.mode != "calm":
+            self.faults.rates["writer"] = random.Random(f"faults of the writer {seed}").choice((0.0, 0.2, 0.7))
         self.ledger = Ledger()
         self.workers: list[SimWorker] = []
         self.lives = 0
@@ -122,9 +130,19 @@ class _Seed:
             before, after = codec.decode(old.value, Request), codec.decode(new.value, Request)
             if before.state.is_final and after.epoch == before.epoch and after.state is not before.state:
                 raise Violation(f"request {key} went from {before.state.value} to {after.state.value}")
+            self._observe_write(key.rpartition("/")[2], before, after)
         elif key.startswith("entities/invocation/") and "/attempt/" not in key and old is not None and new is not None:
             if old.value != new.value:
                 raise Violation(f"{key} was written twice")
+
+    def _observe_write(self, r: str, before: Request, after: Request) -> None:
+        """From WRITING on only the writer ends a request; and where there is one, it wrote before any good end."""
+        if before.state is RequestState.WRITING and after.state is not before.state:
+            class_ = (after.error or {}).get("class")
+            if after.state is not RequestState.SUCCEEDED and class_ != "result_writer":
+                raise Violation(f"{r} was to be written, and went to {after.state.value}: {class_}")
+        if self.writes and after.state is RequestState.SUCCEEDED and not self.ledger.writes.get(r):
+            raise Violation(f"{r} succeeded, and was not written")
 
     # -- the story ------------------------------------------------------------------------------------------------
 
@@ -174,7 +192,7 @@ class _Seed:
         sweeps = self.mode != "quiet" and self.mutant != "no sweeper"
         worker = SimWorker(
             world, name, self.store, self.broker, self.job, self.ledger, capabilities,
-            sweeps=sweeps, mutant=self.mutant,
+            sweeps=sweeps, writes=self.writes, mutant=self.mutant,
         )  # fmt: skip
         self.workers.append(worker)
 
@@ -281,6 +299,9 @@ class _Seed:
         if request is None or (request.due_at is not None and request.due_at <= stamp(self.world.now())):
             return  # it ended early enough to be cleaned already; its end was observed
         expected_failure = self.job.fails and request.epoch == 1
+        is_late = (request.error or {}).get("class") == "result_writer"
+        if request.state is not RequestState.SUCCEEDED and not is_late and self.ledger.writes.get(r):
+            raise Violation(f"{r} is {request.state.value}, and was written")
         if request.state is RequestState.CANCELLED:
             if r not in self.cancelled:
                 raise Violation(f"{r} was cancelled by nobody")
@@ -290,6 +311,8 @@ class _Seed:
             if expected_failure and report.get("class") == "exception":
                 return
             if report.get("class") in ("lost_worker", "exit") and self.world.hits["executor_death"] >= 2:
+                return
+            if is_late and self.world.hits["writer"] >= retry.ATTEMPTS_WRITE:
                 return
             raise Violation(f"{r} failed in epoch {request.epoch}: {report.get('class')} {report.get('message')}")
         self._check_result(r)
@@ -319,6 +342,8 @@ class _Seed:
             runs = self.ledger.maps if kind == "leaf" else self.ledger.reduces
             if not runs[f"{r}.{p}"]:
                 raise Violation(f"{token} is in the result of {r}, but nobody ran it")
+        if any(written != pairs for written in self.ledger.writes.get(r, ())):
+            raise Violation(f"what was written of {r} is not its result")
 
     def _way(self, r: str, p: str, manifest: Manifest) -> int:
         entry = self.store.entries.get(keys.session(W, r, p, manifest.execution, "decided"))
@@ -340,6 +365,8 @@ class _Seed:
             for name, times in runs.items():
                 if name.startswith(r) and times > allowed:
                     raise Violation(f"{name} ran {times} times, with {self.world.faults_total} faults in all")
+        if len(self.ledger.writes.get(r, ())) > allowed:
+            raise Violation(f"{r} was written {len(self.ledger.writes[r])} times")
 
     def _leftovers(self) -> list[str]:
         # Without transactions there is no fence: a zombie, or a late write, may leave facts that nobody reads.
