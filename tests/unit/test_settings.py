@@ -154,13 +154,30 @@ def test_the_quiet_period_of_jobx_is_used_for_all(development: bool) -> None:
         ({}, "inline"),
         ({"MR_RESULT_WRITER": "file"}, "file"),
         ({"MR_RESULT_WRITER": "own.module.Writer"}, "own.module.Writer"),
-        ({"MR_RESULT_WRITER_FQ_CLASS": "mr.result_writers.http.HttpResultWriter"}, "http"),
+        ({"MR_RESULT_WRITER_FQ_CLASS": "mr.result_writers.file.FileResultWriter"}, "file"),
         ({"MR_RESULT_WRITER_FQ_CLASS": "mr.result_writers.inline.InlineResultWriter"}, "inline"),
-        ({"MR_RESULT_WRITER": "email", "MR_RESULT_WRITER_FQ_CLASS": "a.B"}, "email"),
+        ({"MR_RESULT_WRITER": "file", "MR_RESULT_WRITER_FQ_CLASS": "a.B"}, "file"),
     ],
 )
 def test_a_result_writer_has_a_name_or_a_class(environ: dict[str, str], writer: str) -> None:
     assert read(environ).results.writer == writer
+
+
+@pytest.mark.parametrize("text", ["email", "http", "mr.result_writers.email.EmailResultWriter"])
+def test_a_writer_that_does_not_exist_yet_is_refused(text: str) -> None:
+    (line,) = problems_of({"MR_RESULT_WRITER": text})
+    assert "does not exist yet" in line
+    assert "inline, file or package.module.Class" in line
+
+
+def test_the_file_writer_has_a_folder() -> None:
+    results = read({"MR_RESULT_WRITER": "file"}).results
+    assert (results.folder, results.as_folders) == ("/tmp/mr_results", False)
+    given = {"MR_RESULT_FILE_WRITER_OUTPUT_PATH": "/srv/out", "MR_RESULT_FILE_WRITER_WRITE_AS_DIRECTORY": "1"}
+    results = read({"MR_RESULT_WRITER": "file"} | given).results
+    assert (results.folder, results.as_folders) == ("/srv/out", True)
+    assert read({"MR_RESULT_WRITER": "file"} | given).notices == ()
+    assert "no effect" in read(given).notices[0]
 
 
 WRONG = {
@@ -191,6 +208,8 @@ WRONG = {
     "MR_CLEANUP_MANDATORY_QUIET_PERIOD_S": "5s",
     "MR_RESULT_KEEP_S": "a day",
     "MR_FAILED_KEEP_S": "-0",
+    "MR_RESULT_FILE_WRITER_OUTPUT_PATH": "results",
+    "MR_RESULT_FILE_WRITER_WRITE_AS_DIRECTORY": "both",
     "MR_FS_URL": "/srv",
     "MR_BLOB_URL": "srv",
     "MR_DO_STREAM_LOG": "x",
