@@ -108,7 +108,7 @@ class _Seed:
         self.storm_until = self.world.time + (rng.choice((2.0, 2.0, 2.0, 11.0)) if self.mode == "stormy" else 0.0)
         self.writes = writes(seed)
         if self.writes and self.mode != "calm":
-            self.faults.rates["writer"] = random.Random(f"faults of the writer {seed}").choice((0.0, 0.2, 0.7))
+            self.faults.rates["writer"] = random.Random(f"faults of the writer {seed}").choice((0.0, 0.3, 0.7, 0.7))
         self.ledger = Ledger()
         self.workers: list[SimWorker] = []
         self.lives = 0

@@ -21,9 +21,9 @@ from .world import Faults
 
 EFFECTS = (
     "commit.before", "commit.after", "read.before", "read.after", "publish.before", "publish.after",
-    "finish.before", "finish.after", "execute", "backlog",
+    "finish.before", "finish.after", "execute", "backlog", "write.before", "write.after",
 )  # fmt: skip
-FAULTS = (*Faults.KINDS, "reorder")
+FAULTS = (*Faults.KINDS, "reorder", "writer")
 
 
 class Summary(msgspec.Struct):

@@ -20,7 +20,7 @@ LOOK_EVERY = 10
 """Turns between two looks at the condition that is waited for; the looks would cost more than the turns."""
 RARE = {
     "publish.before": 6.0, "publish.after": 12.0, "finish.before": 6.0, "finish.after": 4.0,
-    "read.after": 6.0, "backlog": 80.0,
+    "read.after": 6.0, "backlog": 80.0, "write.before": 20.0, "write.after": 50.0,
 }  # fmt: skip
 """How much likelier a kill is where processes seldom are."""
 
