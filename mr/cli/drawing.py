@@ -29,6 +29,10 @@ TEXT_MAX = 200
 def draw(tree: Tree, *, everything: bool = False) -> Iterator[str]:
     """Lines: the request, then its invocations, indented by 2 for each level."""
     yield headline(tree.request, tree.workflow, tree.request_id)
+    error = tree.request.error or {}
+    if error.get("class") == "result_writer":
+        # It belongs to no invocation: all of them are done.
+        yield "  " + click.style(" ".join(f"{error['type']}: {error['message']}".split()), fg="red")
     if tree.root is None:
         yield "  its invocations are cleaned away"
     else:

@@ -18,10 +18,12 @@ from mr.model import ids
 from mr.model.invocation import ErrorReport
 from mr.model.message import Message, seal
 from mr.model.outcome import Failed, Mapped, Reduced, Results
+from mr.ports.result_writer import ResultWriter
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
 from mr.services.progress import Visit
 from mr.services.work import MapWork, ReduceWork, Worker
+from mr.services.writing import Writing
 from mr.wiring import Parts
 
 Decide = Callable[[str, list[Any]], Any]
@@ -37,6 +39,7 @@ class SmallWorker:
             name="w1", capabilities=frozenset({"general"}), slots=lambda: 2,
             seal=lambda message: seal(message, parts.message_key), now=clock.monotonic,
             stamp=lambda: stamp(clock.now()), seconds_each=lambda version: None, batch_size=batch_size,
+            writes=parts.writer is not None,
         )  # fmt: skip
         registry = parts.registry
         self.briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
@@ -59,6 +62,21 @@ class SmallWorker:
                 pieces = None if pieces is None else pieces - 1
             if piece is None or pieces == 0:
                 self._commit(visit, drain)
+
+    def write(self, w: str, r: str, writer: ResultWriter | None = None) -> float | None:
+        """Write the result of a request, as a message asks for it; after how long it should come again."""
+        writer = writer or self.parts.writer
+        assert writer is not None
+        writing = Writing(
+            self.parts.store,
+            self.parts.datasets,
+            self.committer,
+            writer,
+            worker=ids.new_worker_id(),
+            stamp=lambda: "now",
+        )
+        epoch = self.parts.results.request(w, r).epoch
+        return writing.write(Message(w=w, r=r, epoch=epoch, set="", kind="write", p=ids.ROOT))
 
     def _commit(self, visit: Visit, drain: bool) -> None:
         unit = visit.harvest(share=drain, drain=drain)

@@ -479,6 +479,25 @@ def test_a_failure_is_told_with_its_handler_place_and_traceback(failed: str, ver
     assert "mr request resume" in result.stderr
 
 
+def test_a_result_that_a_writer_put_elsewhere_is_told_by_its_place(
+    workflow: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MR_RESULT_WRITER", "file")
+    monkeypatch.setenv("MR_RESULT_FILE_WRITER_OUTPUT_PATH", str(tmp_path / "out"))
+    parts = Parts(Settings.from_env(os.environ))
+    r = submitted("a=1")
+    worker = SmallWorker(parts, maps_to(2))
+    worker.work("w", r)
+    assert document("request", "show", r)["state"] == "writing"
+    assert mr("request", "cancel", r).exit_code == exits.REFUSED
+    worker.write("w", r)
+    parts.close()
+    result = done("request", "result", r)
+    assert result.stdout == "{}\n"
+    assert str(tmp_path / "out" / r) in result.stderr
+    assert str(tmp_path / "out" / r) in done("request", "show", r).stdout
+
+
 def test_an_empty_result_is_an_empty_list(workflow: str, parts: Parts) -> None:
     r = submitted("a=1")
     SmallWorker(parts, maps_to(0)).work("w", r)
