@@ -96,6 +96,11 @@ class Process:
         """What it wrote."""
         return self.log_path.read_text(errors="replace")
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        return self._process.poll() is not None
+
     def check(self) -> None:
         """Fail if it ended by itself."""
         assert self._process.poll() is None, f"ended with {self._process.returncode}:\n{self.log[-4000:]}"
