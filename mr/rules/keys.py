@@ -73,6 +73,12 @@ def active(w: str, r: str) -> str:
     return f"active/{w}/{r}"
 
 
+def of_active(key: str) -> tuple[str, str]:
+    """Workflow and request of a fence."""
+    _, w, r = key.split("/")
+    return w, r
+
+
 def stopped(w: str, r: str = "") -> str:
     """The marker that tells workers to kill what runs for a request that failed or was cancelled."""
     return f"stopped/{w}/{r}" if w else "stopped/"
@@ -137,6 +143,11 @@ def chunks(w: str, r: str, execution: str, kind: str) -> str:
 def chunk(w: str, r: str, execution: str, kind: str, number: int) -> str:
     """Numbers are padded, so that a plain listing is in order for people; readers go by number anyway."""
     return f"queues/dataset/{w}/{r}/{execution}/{kind}/{number:08d}"
+
+
+def stored(w: str, r: str, note: str = "") -> str:
+    """How much a worker wrote for the request; without a note the prefix of all. No execution is called `stored`."""
+    return f"queues/dataset/{w}/{r}/stored/{note}"
 
 
 def sessions(w: str, r: str, p: str = "", execution: str = "") -> str:

@@ -24,8 +24,10 @@ from mr.model.invocation import report_as_dict
 from mr.model.request import Active, Reply, Request, RequestState
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Entry, Equals, Outcome, Put, Store, Transaction
-from mr.rules import keys, lifecycle
+from mr.rules import keys, lifecycle, limits
+from mr.services.quota import Quota
 from mr.services.receipts import Receipts
+from mr.services.records import fitting
 from mr.services.retention import Retention
 from mr.services.unit import End, Receipted, Unit, Verdict
 
@@ -73,10 +75,11 @@ class Committer:
         receipts: Receipts,
         clock: Clock,
         retention: Retention,
+        quota: Quota,
         pause: Callable[[float], None],
     ) -> None:
         self._store, self._publisher, self._receipts = store, publisher, receipts
-        self._clock, self._retention, self._pause = clock, retention, pause
+        self._clock, self._retention, self._quota, self._pause = clock, retention, quota, pause
 
     def commit(self, units: Sequence[Unit]) -> list[Receipted]:
         """Commit all, then publish what they ask for. A repeat of a unit gives the same verdict.
@@ -97,6 +100,8 @@ class Committer:
                 for one in group:
                     self._alone(one)
         self._publish([one for one in prepared if one.receipt.verdict is Verdict.COMMITTED and not one.published])
+        for one in prepared:
+            self._account_for(one)
         return [one.receipt for one in prepared]
 
     def stage(self, fence: tuple[str, bytes], puts: Sequence[tuple[str, bytes]]) -> bool:
@@ -107,11 +112,20 @@ class Committer:
                 return False
             for key, value in puts:
                 self._apply(Transaction(operations=[Put(key, value)]))
-            return True
-        return all(
+        elif not all(
             self._apply(Transaction(conditions=[Equals(*fence)], operations=[Put(key, value)])).succeeded
             for key, value in puts
-        )
+        ):
+            return False
+        self._quota.stored(*keys.of_active(fence[0]), fence, sum(len(key) + len(value) for key, value in puts))
+        return True
+
+    def _account_for(self, one: _Prepared) -> None:
+        w, r = one.unit.workflow, one.unit.request_id
+        if one.receipt.verdict is Verdict.ENDED or one.unit.end is not None:
+            self._quota.forget(w, r)
+        else:
+            self._quota.stored(w, r, (one.fence.key, one.fence.value), sum(atom.size_bytes for atom in one.atoms))
 
     # -- putting together ---------------------------------------------------------------------------------------
 
@@ -140,7 +154,10 @@ class Committer:
             data = entry.value
         request = codec.decode(data, Request, where=f"request {r}")
         now = self._clock.now()
-        error = report_as_dict(end.report) if end.report is not None else None
+        error = None
+        if end.report is not None:
+            brief = fitting(end.report.output, limits.REPORT_OUTPUT_MAX)
+            error = report_as_dict(msgspec.structs.replace(end.report, output=brief))
         if request.state is end.after:
             is_written = end.written is not None
             request = lifecycle.advance(

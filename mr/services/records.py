@@ -12,7 +12,7 @@ from mr.model import ids
 from mr.model.dataset import Chunks, Payload
 from mr.model.invocation import PARTS, Done, Due, ErrorReport, Manifest, Part
 from mr.model.outcome import Data
-from mr.rules import keys
+from mr.rules import keys, limits
 from mr.services.branch import Run
 from mr.services.unit import Fact
 
@@ -37,7 +37,7 @@ class Records:
             session=session,
             worker=self._worker,
             at=self._stamp(),
-            output=output,
+            output=fitting(output),
         )
 
     def returned(self, p: str, rows: Data, session: int, output: str) -> tuple[int, Fact]:
@@ -48,7 +48,7 @@ class Records:
             session=session,
             worker=self._worker,
             at=self._stamp(),
-            output=output,
+            output=fitting(output),
         )
         return self._manifest(p, manifest)
 
@@ -70,7 +70,7 @@ class Records:
             worker=self._worker,
             at=self._stamp(),
             us=[us for run in runs for us in run.us],
-            outputs={str(child): text for run in runs for child, text in run.outputs.items()},
+            outputs=_sharing({str(child): text for run in runs for child, text in run.outputs.items()}),
         )
         return Fact(keys.done(self._w, self._r, p, number), codec.encode(record))
 
@@ -81,7 +81,12 @@ class Records:
     def part(self, p: str, number: int, child: int, result: Payload, us: int, output: str) -> Fact:
         """The result of one child."""
         record = Part(
-            execution=self._execution, result=result, worker=self._worker, at=self._stamp(), us=us, output=output
+            execution=self._execution,
+            result=result,
+            worker=self._worker,
+            at=self._stamp(),
+            us=us,
+            output=fitting(output),
         )
         return Fact(keys.part(self._w, self._r, p, number, child), codec.encode(record))
 
@@ -91,6 +96,7 @@ class Records:
 
     def attempt(self, p: str, budget: str, nth: int, report: ErrorReport) -> Fact:
         """A failed attempt; filled in with who and when by `blame`."""
+        report = msgspec.structs.replace(report, output=fitting(report.output))
         return Fact(keys.attempt(self._w, self._r, p, budget, f"{self._execution}.{nth}"), codec.encode(report))
 
     def blame(self, p: str, handler: str, version: str, nth: int, report: ErrorReport) -> ErrorReport:
@@ -109,3 +115,23 @@ class Records:
 def payload(data: Data) -> Payload:
     """Data as it stands in a record."""
     return Payload(chunks=data) if isinstance(data, Chunks) else Payload(inline=data.raw())
+
+
+def fitting(text: str, most: int = limits.OUTPUT_MAX) -> str:
+    """Printed output as it goes into a record: at most so many bytes as JSON, and flagged where it is cut."""
+    size = len(codec.encode(text))
+    if size <= most:
+        return text
+    kept = text
+    while (size := len(codec.encode(kept))) > most:
+        kept = kept[: len(kept) * most // size - 1]
+    return f"{kept}\n… output cut at {most} bytes, which is what a record takes"
+
+
+def _sharing(outputs: dict[str, str]) -> dict[str, str]:
+    """Outputs that go into one record: the first ones whole, and none is left out without a word."""
+    room, fair = limits.OUTPUT_MAX, limits.OUTPUT_MAX // max(len(outputs), 1)
+    for child, text in outputs.items():
+        outputs[child] = fitting(text, max(room, fair))
+        room -= len(codec.encode(outputs[child]))
+    return outputs

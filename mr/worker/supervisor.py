@@ -24,16 +24,16 @@ from mr.clock import stamp
 from mr.codec import Items
 from mr.errors import CorruptEntry, MrError, NotFound, StoreFull, StoreUnavailable
 from mr.model import ids
-from mr.model.invocation import ErrorReport
 from mr.model.message import Message, seal, unseal
 from mr.model.outcome import Failed
 from mr.model.request import Active
 from mr.ports.broker import Delivery
 from mr.ports.store import Change
-from mr.rules import fan_out, keys, routing
+from mr.rules import fan_out, keys
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
 from mr.services.progress import Visit
+from mr.services.quota import Quota
 from mr.services.sweeper import Sweeper
 from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
@@ -43,10 +43,11 @@ from mr.worker.committing import CommitThread, Stopped
 from mr.worker.desk import Desk
 from mr.worker.executor_process import ExecutorGone, Exit
 from mr.worker.feeding import Feeding
-from mr.worker.frames import Stage
 from mr.worker.house import House
+from mr.worker.judging import Judge
 from mr.worker.pool import Pool
 from mr.worker.run import Run
+from mr.worker.serving import Serving
 from mr.worker.watching import Watching
 
 _log = logging.getLogger(__name__)
@@ -79,7 +80,6 @@ class Supervisor:
         self._cases: set[Case] = set()
         self._ready: deque[Case] = deque()
         self._pace: dict[str, float] = {}
-        self._workflows: list[str] = []
         self._fleet_workers = 1
         self._fleet_slots = settings.worker.executors
         self._held: list[str] = []
@@ -98,7 +98,12 @@ class Supervisor:
         self._feeding = Feeding(
             parts.registry, parts.datasets, settings.handlers, frozenset(self._capabilities), self._readers
         )
-        committer = Committer(parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._pause)
+        quota_bytes = settings.store.request_max_bytes
+        self._quota = Quota(parts.store, quota_bytes, self.name, lambda: self._fleet_workers)
+        self._judge = Judge(settings.handlers, self._quota)
+        committer = Committer(
+            parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._quota, self._pause
+        )
         self._committer = committer
         worker = Worker(
             name=self.name,
@@ -127,14 +132,18 @@ class Supervisor:
         commits = CommitThread(self._committer, self._loop.call_soon_threadsafe, self._fail)
         self._commits = commits
         parts = self._parts
+        serving = Serving(
+            parts.registry, self._settings.worker, learn=self._feeding.learn, on_change=self._serve,
+            post=self._loop.call_soon_threadsafe,
+        )  # fmt: skip
         house = House(
             name=self.name, store=parts.store, receipts=parts.receipts, sweeper=self._sweeper, cleaner=parts.cleaner,
-            clock=self._clock, capabilities=self._capabilities, workflows=lambda: self._workflows,
+            clock=self._clock, capabilities=self._capabilities, workflows=lambda: serving.workflows,
             slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
         )  # fmt: skip
         definitions = Watching(
-            "definitions", self._parts.store, keys.WORKFLOWS, look=self._look_for_workflows,
-            on_changes=lambda _: self._look_for_workflows(), every_s=self._settings.worker.definitions_check_s,
+            "definitions", self._parts.store, keys.WORKFLOWS, look=serving.look,
+            on_changes=lambda _: serving.look(), every_s=self._settings.worker.definitions_check_s,
         )  # fmt: skip
         stopped = Watching(
             "stopped", self._parts.store, keys.stopped(""), look=lambda: None, on_changes=self._on_stopped, every_s=60.0
@@ -267,28 +276,11 @@ class Supervisor:
 
         self._readers.submit(work)
 
-    # -- what the worker serves -----------------------------------------------------------------------------------
+    # -- the worker among others ----------------------------------------------------------------------------------
 
-    def _look_for_workflows(self) -> None:
-        """In a watching thread: which workflows there are, and their newest definitions, before they are needed."""
-        wanted = self._settings.worker.workflows
-        names = list(wanted) if wanted is not None else sorted(self._parts.registry.list_workflows())
-        for name in names:
-            try:
-                _, _, definitions = self._parts.registry.current(name)
-                for reference in definitions.handlers.values():
-                    self._feeding.learn(name, reference.version)
-            except MrError as error:
-                _log.warning("workflow %s: %s", name, error)
-        self._loop.call_soon_threadsafe(self._serve, names)
-
-    def _serve(self, names: list[str]) -> None:
-        if names != self._workflows:
-            self._workflows = names
-            topics = [topic for name in names for topic in routing.topics(name, self._capabilities)]
-            _log.info("serving %d workflows: %s", len(names), ", ".join(names))
-            self._task(self._consumer.subscribe(topics))
-            self._task(self._desk.serve(names))
+    def _serve(self, names: list[str], topics: list[str]) -> None:
+        self._task(self._consumer.subscribe(topics))
+        self._task(self._desk.serve(names))
 
     def _on_fleet(self, workers: int, slots: int) -> None:
         self._fleet_workers, self._fleet_slots = max(workers, 1), max(slots, 1)
@@ -479,6 +471,10 @@ class Supervisor:
             self._pump(case)
             return
         visit = case.visit
+        if self._quota.is_over(visit.workflow, visit.request_id):
+            slot.release()
+            self._refuse(case, work)
+            return
         slot.verdict = ""
         slot.run = Run(
             visit, work, executor, stage=self._stage, now=self._loop.time,
@@ -489,6 +485,14 @@ class Supervisor:
                 self._task(self._feeding.send_input(slot, executor, visit, work))
         except ExecutorGone:
             return  # its exit is on the way, and takes care of the work
+
+    def _refuse(self, case: Case, work: Work) -> None:
+        """The request has had its share of the store: it fails with what would have run next."""
+        step = case.visit.definitions.steps[work.step]
+        first, handler = (work.first, step.mapper) if isinstance(work, MapWork) else (0, step.reducer)
+        case.visit.record(work, Failed(child=first, report=self._quota.report(handler)))
+        case.visit.finished(work)
+        self._pump(case)
 
     def _stage(self, visit: Visit, kind: str, number: int, items: Items, then: Callable[[], None]) -> None:
         key = keys.chunk(visit.workflow, visit.request_id, visit.execution, kind, number)
@@ -531,13 +535,9 @@ class Supervisor:
         current = executor.current()
         if current is None:
             return
-        if slot.stage != (current.child, current.stage):
-            # Only of its first stage is it known when it began: a later one begins when it is first seen.
-            is_first = current.stage == "map" or isinstance(run.work, ReduceWork)
-            slot.stage, slot.stage_since_s = (current.child, current.stage), 0.0 if is_first else current.seconds
-        timeout_s = self._timeout_s(run, current.stage)
-        if timeout_s is not None and current.seconds - slot.stage_since_s > timeout_s and not slot.verdict:
-            slot.verdict = "timeout"
+        verdict = self._judge.verdict(slot, run, current)
+        if verdict and not slot.verdict:
+            slot.verdict = verdict
             self._task(executor.kill())
         elif isinstance(run.work, MapWork) and (not self._is_alone or self._pool.free() is not None):
             left = run.work.to - current.child - 1
@@ -548,10 +548,6 @@ class Supervisor:
                 run.visit.take_back(run.work, current.child + 1, keep=self._is_alone)
                 if slot.case is not None:
                     self._pump(slot.case)
-
-    def _timeout_s(self, run: Run, stage: Stage) -> float | None:
-        timeout_s = run.visit.definitions.handlers[run.handler(stage)].timeout_s
-        return timeout_s if timeout_s is not None else self._settings.handlers.timeout_s
 
     def _executor_ended(self, slot: Slot, run: Run, exit_: Exit) -> None:
         run.died(exit_, partial(self._run_died, slot, run, exit_))
@@ -572,7 +568,7 @@ class Supervisor:
             self._give_up(case, work)
             return
         elif isinstance(work, ReduceWork):
-            visit.record(work, Failed(child=0, report=self._blame(run, stage, exit_, verdict)))
+            visit.record(work, Failed(child=0, report=self._judge.report(run, stage, exit_, verdict)))
             visit.finished(work)
         else:
             child = exit_.child
@@ -580,14 +576,6 @@ class Supervisor:
                 # Between two children: nobody is to blame.
                 visit.finished(work, run.reported, keep=True)
             else:
-                visit.record(work, Failed(child=child, report=self._blame(run, stage, exit_, verdict)))
+                visit.record(work, Failed(child=child, report=self._judge.report(run, stage, exit_, verdict)))
                 visit.finished(work, run.reported, keep=True, without=child)
         self._pump(case)
-
-    def _blame(self, run: Run, stage: Stage, exit_: Exit, verdict: str) -> ErrorReport:
-        handler, output = run.handler(stage), exit_.output
-        if verdict == "timeout":
-            message = f"still running after {self._timeout_s(run, stage):g} s"
-            return ErrorReport(class_="timeout", type="Timeout", message=message, handler=handler, output=output)
-        class_ = "lost_worker" if exit_.class_ == "killed" else exit_.class_
-        return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, handler=handler, output=output)

@@ -34,6 +34,7 @@ from mr.services.cleaner import Cleaner
 from mr.services.committer import Committer
 from mr.services.datasets import Datasets
 from mr.services.progress import Visit
+from mr.services.quota import Quota
 from mr.services.receipts import Receipts
 from mr.services.retention import Retention
 from mr.services.sweeper import Sweeper
@@ -47,6 +48,7 @@ from .world import Process, World
 
 KEY = b"0" * 32
 RETENTION = Retention(quiet_s=5.0)
+QUOTA_BYTES = 2**28
 
 
 class Violation(AssertionError):
@@ -115,7 +117,8 @@ class SimWorker:
         definitions = Definitions(store, job)
         self.datasets = Datasets(store)
         self.receipts = Receipts(store, broker, world)
-        self.committer = Committer(store, broker, self.receipts, world, RETENTION, world.sleep)
+        quota = Quota(store, QUOTA_BYTES, name, lambda: 2)
+        self.committer = Committer(store, broker, self.receipts, world, RETENTION, quota, world.sleep)
         worker = Worker(
             name=name, capabilities=capabilities, slots=lambda: 2, seal=lambda message: seal(message, KEY),
             now=world.monotonic, stamp=lambda: stamp(world.now()),

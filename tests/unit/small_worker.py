@@ -22,6 +22,7 @@ from mr.ports.result_writer import ResultWriter
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
 from mr.services.progress import Visit
+from mr.services.quota import Quota
 from mr.services.work import MapWork, ReduceWork, Worker
 from mr.services.writing import Writing
 from mr.wiring import Parts
@@ -44,8 +45,9 @@ class SmallWorker:
         registry = parts.registry
         self.briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
         self.committer = Committer(
-            parts.store, parts.publisher, parts.receipts, clock, parts.retention, lambda seconds: None
-        )
+            parts.store, parts.publisher, parts.receipts, clock, parts.retention,
+            Quota(parts.store, parts.settings.store.request_max_bytes, "w1", lambda: 1), lambda seconds: None,
+        )  # fmt: skip
 
     def visit(self, w: str, r: str) -> Visit | None:
         """A visit of whatever is due of a request."""
