@@ -127,11 +127,8 @@ class Acceptance:
 
     def _prepare(self, posting: Posting, *, anew: bool) -> _Prepared:
         pairs = Items.of([codec.dumps((key, value)) for key, value in posting.arguments.items()])
-        if pairs.size_bytes > limits.INLINE_MAX:
-            raise InvalidArguments(
-                f"the arguments are {pairs.size_bytes} bytes; at most {limits.INLINE_MAX} are accepted",
-                hint="put big input on the shared file system or behind a URL and pass its name",
-            )
+        if pairs.size_bytes > limits.VALUE_MAX:
+            _check_sizes(posting.arguments, pairs)
         w, r = posting.workflow, posting.request_id
         if anew or w not in self._known:
             self._known[w] = self._definitions.current(w)
@@ -162,7 +159,7 @@ class Acceptance:
             p=ids.ROOT,
             to=1,
             levels=[Level(1, 1, step, 0, "accepted")],
-            args=args,
+            args=args if pairs.size_bytes <= limits.INLINE_MAX else msgspec.Raw(b"null"),
             request=msgspec.Raw(record),
         )
         topic = routing.topic(w, "map", definitions.mapper(step).capability)
@@ -271,3 +268,15 @@ class Acceptance:
                 _log.warning(
                     "%d requests were accepted but not published, the sweeper will: %s", len(publications), error
                 )
+
+
+def _check_sizes(arguments: Mapping[str, Any], pairs: Items) -> None:
+    """Raises: InvalidArguments if one argument, or all together, are too big."""
+    named = zip(arguments, pairs.lengths, strict=True)
+    sizes = [(f"argument {name[:100]!r} is", size, limits.VALUE_MAX) for name, size in named]
+    for what, size, most in [*sizes, ("the arguments are", pairs.size_bytes, limits.ARGUMENTS_MAX)]:
+        if size > most:
+            raise InvalidArguments(
+                f"{what} {size} bytes; at most {most} are accepted",
+                hint="put big input on the shared file system or behind a URL and pass its name",
+            )
