@@ -32,13 +32,14 @@ class Body:
     `is_module` tells that it is of the `def handle` form, whose `ctx` is in `Current.context` after the call.
     """
 
-    __slots__ = ("call", "is_module", "name", "source", "version")
+    __slots__ = ("call", "is_module", "memory_mb", "name", "source", "version")
 
-    def __init__(self, name: str, version: str, source: str, is_module: bool, call: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, version: str, handler: Handler, call: Callable[[Any], Any]) -> None:
         self.name = name
         self.version = version
-        self.source = source
-        self.is_module = is_module
+        self.source = handler.source_code
+        self.is_module = handler.form == "module"
+        self.memory_mb = handler.memory_mb
         self.call = call
 
 
@@ -68,6 +69,11 @@ class Bodies:
             body = self._bodies[key] = self._make(name, version, workflow)
         return body
 
+    def memory_mb(self, name: str, version: str) -> int | None:
+        """What the header of a handler says of its memory."""
+        handler = self._handlers.get((name, version))
+        return handler.memory_mb if handler is not None else None
+
     def source(self, name: str, version: str) -> str:
         """The source of a handler, empty if it is not known."""
         handler = self._handlers.get((name, version))
@@ -81,7 +87,7 @@ class Bodies:
             raise Refused("rejected", f"handler {name} is in {handler.source_type}; this worker runs python only")
         scope = build(self._current, name, version, workflow, self._factory, self._builtins)
         call = self._module(handler, name, scope) if handler.form == "module" else _body(handler, name, scope)
-        return Body(name, version, handler.source_code, handler.form == "module", call)
+        return Body(name, version, handler, call)
 
     def _module(self, handler: Handler, name: str, scope: dict[str, Any]) -> Callable[[Any], Any]:
         module = ModuleType(scope["__name__"])

@@ -22,9 +22,24 @@ import resource
 import signal
 import socket
 import sys
+from _thread import _count as thread_count
 from array import array
-from os import chdir, umask
-from signal import SIG_SETMASK, pthread_sigmask
+from contextlib import suppress
+from os import chdir, close, dup, makedirs, umask
+from resource import RLIMIT_NOFILE, getrlimit
+from signal import (
+    ITIMER_PROF,
+    ITIMER_REAL,
+    ITIMER_VIRTUAL,
+    SIG_SETMASK,
+    SIGKILL,
+    SIGSTOP,
+    getsignal,
+    pthread_sigmask,
+    setitimer,
+    valid_signals,
+)
+from signal import signal as set_signal
 from time import monotonic, sleep
 from types import ModuleType
 from typing import Any
@@ -37,11 +52,14 @@ from mr.errors import ConfigError, CorruptEntry
 from mr.model.handler import Handler
 from mr.worker import frames
 from mr.worker.bodies import Bodies
+from mr.worker.family import end_children
 from mr.worker.frames import Cell
 from mr.worker.inputs import Inputs
 from mr.worker.invoke import Runner
+from mr.worker.memory import Memory
 from mr.worker.output import Capture
 from mr.worker.scope import Current, ScopeFactory, load_scope_factory
+from mr.worker.wear import Left
 
 RESULTS_BYTES = 64 * 1024
 RESULTS_AGE_S = 0.005
@@ -55,6 +73,10 @@ EXIT_REFUSED = 87
 """Exit code of an executor that could not start; its Ready frame says why."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_M_ARENA_MAX = -8
+_OWN_THREADS = 1
+"""The outbox has one beside the main thread."""
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +190,8 @@ class _Surroundings:
         self._environment = dict(os.environ)
         self._recursion_limit = sys.getrecursionlimit()
         self._path = list(sys.path)
+        self._signals = {number: getsignal(number) for number in valid_signals() - {SIGKILL, SIGSTOP}}
+        self._descriptors_max = getrlimit(RLIMIT_NOFILE)[0] // 2
         self.restore()
 
     def restore(self) -> None:
@@ -177,14 +201,40 @@ class _Surroundings:
             self.builtins.clear()
             self.builtins.update(self._original)
         sys.modules["builtins"] = self._module
-        chdir(self._directory)
+        try:
+            chdir(self._directory)
+        except OSError:  # a handler has removed it
+            makedirs(self._directory, 0o700, exist_ok=True)
+            chdir(self._directory)
         umask(0o077)
         if os.environ != self._environment:
             os.environ.clear()
             os.environ.update(self._environment)
         sys.setrecursionlimit(self._recursion_limit)
         sys.path[:] = self._path
+        sys.settrace(None)
+        sys.setprofile(None)
+        gc.enable()
+        # An alarm that is still to come would end the next handler.
+        for timer in (ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF):
+            setitimer(timer, 0)
+        for number, handler in self._signals.items():
+            if getsignal(number) is not handler:
+                set_signal(number, handler)
         pthread_sigmask(SIG_SETMASK, ())
+
+    def left(self) -> Left:
+        """End the processes that handlers have left; what else they have left that cannot be put back."""
+        if not end_children():
+            return "processes"
+        try:
+            lowest = dup(0)
+        except OSError:
+            return "descriptors"
+        close(lowest)
+        if lowest >= self._descriptors_max:
+            return "descriptors"
+        return "threads" if thread_count() > _OWN_THREADS else ""
 
 
 class Executor:
@@ -198,7 +248,9 @@ class Executor:
         current = Current(self._capture)
         self._bodies = Bodies(current, factory, self._surroundings.builtins)
         self._outbox = Outbox(channel)
-        self._runner = Runner(self._bodies, current, self._capture, cell, self._outbox, start.directory)
+        self._runner = Runner(
+            self._bodies, current, self._capture, cell, self._outbox, start.directory, Memory(start.memory_bytes)
+        )
 
     def serve(self) -> None:
         """Until the supervisor closes the socket. Raises: CorruptEntry for an order that is none."""
@@ -223,8 +275,9 @@ class Executor:
             else:
                 raise CorruptEntry(f"{type(header).__name__} came outside of a reduce")
             self._cell.integers[Cell.CHILD] = frames.NO_CHILD
+            left = self._surroundings.left()
             self._capture.take()
-            self._outbox.end(frames.Finished(id=header.id, next=following))
+            self._outbox.end(frames.Finished(id=header.id, next=following, left=left))
 
     def _inputs(self, inputs: Inputs) -> None:
         while True:
@@ -265,10 +318,19 @@ class Executor:
 
 
 def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # Orphans of what handlers start become children of this process, which ends them.
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # The parent may have died before prctl; then nobody would ever send the signal.
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _one_arena() -> None:
+    """Have threads share one heap: glibc reserves 64 MB of address space for another, also when memory runs out."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _move_up(descriptor: int) -> int:
@@ -283,6 +345,7 @@ def main(arguments: list[str]) -> int:
     """Run as an executor; returns its exit code."""
     start = codec.decode(arguments[1].encode(), Start)
     _die_with(start.parent)
+    _one_arena()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=_move_up(start.socket))
     channel.setblocking(True)
@@ -300,8 +363,6 @@ def main(arguments: list[str]) -> int:
     # A fork of a handler's must neither speak for the executor nor keep the socket open after its death.
     os.register_at_fork(after_in_child=channel.close)
     executor = Executor(channel, cell, start, factory)
-    if start.memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (start.memory_bytes, start.memory_bytes))
     gc.collect()
     gc.freeze()
     try:

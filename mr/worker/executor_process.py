@@ -34,8 +34,12 @@ from mr.errors import ConfigError, CorruptEntry, MrError
 from mr.model.handler import Handler
 from mr.worker import frames, output
 from mr.worker.executor import EXIT_MEMORY, Start
+from mr.worker.family import kill_marked
+from mr.worker.frame_stream import FrameStream
 from mr.worker.frames import Cell
+from mr.worker.isolation import Cgroup, Leaf
 from mr.worker.leftovers import Folder
+from mr.worker.wear import Wear
 
 START_TIMEOUT_S = 30.0
 TRIM_EVERY_S = 0.1
@@ -44,7 +48,6 @@ LAST_FRAMES_S = 1.0
 
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH")
 _ENVIRONMENT_PREFIXES = ("LC_", "PYTHON")
-_BUFFER_BYTES = 256 * 1024
 _WRITE_HIGH_BYTES = 1024 * 1024
 
 
@@ -120,12 +123,16 @@ class ExecutorProcess:
         memory_bytes: int | None = None,
         output_bytes: int = 1024 * 1024,
         scope_factory: str = "",
+        cgroup: Cgroup | None = None,
     ) -> None:
         self._on_exit = on_exit
         self._environ = environ
         self._memory_bytes = memory_bytes
         self._output_bytes = output_bytes
         self._scope_factory = scope_factory
+        self._cgroup = cgroup
+        self._leaf: Leaf | None = None
+        self.wear: Wear
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._output = -1
@@ -139,6 +146,8 @@ class ExecutorProcess:
         self._broken = ""
         self._socket_ended = False
         self._process_ended = False
+        self._family_ended = False
+        self._is_out_of_memory = False
         self._exit: Exit | None = None
         self._gone: asyncio.Future[Exit]
         self._ready: asyncio.Future[frames.Ready]
@@ -165,6 +174,7 @@ class ExecutorProcess:
             self._cell.clear()
             self._process = self._spawn(theirs.fileno(), cell, str(self._folder.path))
             self._pidfd = os.pidfd_open(self._process.pid)
+            self._enter_leaf(self._process.pid)
         except BaseException:
             ours.close()
             self._clean()
@@ -174,7 +184,7 @@ class ExecutorProcess:
             os.close(cell)
         loop.add_reader(self._pidfd, self._on_process_end)
         ours.setblocking(False)
-        await loop.create_unix_connection(lambda: _Frames(self), sock=ours)
+        await loop.create_unix_connection(lambda: FrameStream(self), sock=ours)
         try:
             ready = await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
         except TimeoutError as error:
@@ -183,6 +193,7 @@ class ExecutorProcess:
         if ready.problem:
             await self.kill()
             raise ConfigError([ready.problem])
+        self.wear = Wear(loop.time(), self.resident_bytes(), self._memory_bytes or sys.maxsize)
 
     def _spawn(self, channel: int, cell: int, directory: str) -> subprocess.Popen[bytes]:
         start = Start(
@@ -205,6 +216,18 @@ class ExecutorProcess:
             env=self._environment() | {"TMPDIR": directory},
             start_new_session=True,
         )
+
+    def _enter_leaf(self, pid: int) -> None:
+        if self._cgroup is not None and self._folder is not None:
+            leaf = self._cgroup.leaf(self._folder.path.name, self._memory_bytes)
+            try:
+                if leaf is not None:
+                    leaf.enter(pid)
+            except OSError:
+                assert leaf is not None
+                leaf.remove()
+            else:
+                self._leaf = leaf
 
     def _environment(self) -> dict[str, str]:
         kept = {
@@ -243,6 +266,11 @@ class ExecutorProcess:
         except (OSError, IndexError, ExecutorGone):
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def handlers(self) -> int:
+        """How many handlers it was told of."""
+        return len(self._defined)
 
     def knows(self, name: str, version: str) -> bool:
         """Whether `define` was called for this version under this name."""
@@ -362,6 +390,8 @@ class ExecutorProcess:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._leaf is not None:
+            self._leaf.kill()
 
     def _trim(self) -> None:
         self._trimming = None
@@ -448,6 +478,19 @@ class ExecutorProcess:
         os.close(self._pidfd)
         self._pidfd = -1
         loop.call_later(LAST_FRAMES_S, self._give_up_socket)
+        loop.run_in_executor(None, self._end_family).add_done_callback(lambda _: self._family_ended_now())
+
+    def _end_family(self) -> None:
+        """In a thread: kill what has left the process group of the executor, which is reaped."""
+        assert self._folder is not None
+        if self._leaf is not None:
+            self._is_out_of_memory = self._leaf.ran_out_of_memory
+            self._leaf.remove()
+        else:
+            kill_marked(str(self._folder.path))
+
+    def _family_ended_now(self) -> None:
+        self._family_ended = True
         self._finish()
 
     def _give_up_socket(self) -> None:
@@ -455,7 +498,7 @@ class ExecutorProcess:
             self._transport.abort()
 
     def _finish(self) -> None:
-        if not (self._socket_ended and self._process_ended) or self._exit is not None:
+        if not (self._socket_ended and self._family_ended) or self._exit is not None:
             return
         self._exit = self._how()
         if self._trimming is not None:
@@ -483,6 +526,9 @@ class ExecutorProcess:
             class_, detail = "killed", "killed by the supervisor"
         elif self._broken:
             class_, detail = "protocol", self._broken
+        elif status == -signal.SIGKILL and self._is_out_of_memory:
+            most = (self._memory_bytes or 0) / 2**20
+            class_, detail = "memory", f"it used more than {most:g} MB with all its processes (MR_HANDLER_MEMORY_MB)"
         elif status == -signal.SIGKILL:
             class_, detail = "lost_worker", "killed by SIGKILL"
         elif status < 0:
@@ -517,67 +563,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-class _Frames(asyncio.BufferedProtocol):
-    """Cuts the byte stream into frames in one growing buffer: `[start, end)` of it is not yet taken."""
-
-    def __init__(self, owner: ExecutorProcess) -> None:
-        self._owner = owner
-        self._buffer = bytearray(_BUFFER_BYTES)
-        self._start = 0
-        self._end = 0
-        self._needed = frames.PREFIX.size
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._owner.connected(transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        if self._start == self._end:
-            self._start = self._end = 0
-        room = len(self._buffer) - self._end
-        if self._start and (room < _BUFFER_BYTES // 4 or self._start + self._needed > len(self._buffer)):
-            held = self._buffer[self._start : self._end]
-            self._buffer[: len(held)] = held
-            self._start, self._end = 0, len(held)
-        if self._start + self._needed > len(self._buffer):
-            # A new one: the old one cannot grow while the transport has a view of it.
-            larger = bytearray(self._start + self._needed + _BUFFER_BYTES)
-            larger[: self._end] = self._buffer[: self._end]
-            self._buffer = larger
-        return memoryview(self._buffer)[self._end :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._end += nbytes
-        view = memoryview(self._buffer)
-        prefix = frames.PREFIX
-        try:
-            while self._end - self._start >= prefix.size:
-                header_size, body_size = prefix.unpack_from(view, self._start)
-                if header_size > frames.HEADER_BYTES_MAX or body_size > frames.BODY_BYTES_MAX:
-                    raise CorruptEntry(f"a frame of {header_size} and {body_size} bytes")
-                self._needed = prefix.size + header_size + body_size
-                if self._end - self._start < self._needed:
-                    break
-                header = self._start + prefix.size
-                body = header + header_size
-                self._start = body + body_size
-                self._owner.received(view[header:body], bytes(view[body : self._start]))
-                self._needed = prefix.size
-        except CorruptEntry as error:
-            self._start = self._end = 0
-            self._needed = prefix.size
-            self._owner.broken(str(error))
-
-    def eof_received(self) -> bool:
-        return False
-
-    def pause_writing(self) -> None:
-        self._owner.writing_paused(True)
-
-    def resume_writing(self) -> None:
-        self._owner.writing_paused(False)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.socket_ended()

@@ -26,6 +26,8 @@ import msgspec
 from mr import codec
 from mr.codec import Items
 from mr.errors import CorruptEntry
+from mr.rules import fan_out, limits
+from mr.worker.wear import Left
 
 PIECE_BYTES = 256 * 1024
 """Lists longer than this leave the executor in pieces of about this size."""
@@ -58,9 +60,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sorted runs before they go to disk.
     """
 
-    value: int = 512 * 1024
-    session: int = 1024 * 1024
-    children: int = 2**20
+    value: int = limits.VALUE_MAX
+    session: int = limits.SESSION_MAX
+    children: int = fan_out.CHILDREN_MAX
     dataset: int = 1024 * 1024 * 1024
     output: int = 1024 * 1024
     grouping: int = 32 * 1024 * 1024
@@ -208,11 +210,12 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     output: str = ""
 
 
-class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished", tag_field="t"):
-    """The run is over. `next` is the first child that was not started."""
+class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="finished", tag_field="t"):
+    """The run is over. `next` is the first child that was not started; `left` what handlers left in the executor."""
 
     id: int
     next: int
+    left: Left = ""
 
 
 Order = Define | RunMap | RunReduce | Input | End

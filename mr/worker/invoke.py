@@ -48,6 +48,7 @@ from mr.worker.frames import (
     pack_items,
 )
 from mr.worker.inputs import Inputs
+from mr.worker.memory import Memory
 from mr.worker.output import Capture
 from mr.worker.pairs import Pair, PairPieces, Pieces, Sink, Spot, children, collect, generator_of
 from mr.worker.scope import READ_ONLY, RETURN, Current, MapTo, Refused, SessionError
@@ -78,7 +79,14 @@ class Runner:
     """Runs what the supervisor asks for and reports it. `directory` takes the files of big data while they are used."""
 
     def __init__(
-        self, bodies: Bodies, current: Current, capture: Capture, cell: Cell, reports: Reports, directory: str
+        self,
+        bodies: Bodies,
+        current: Current,
+        capture: Capture,
+        cell: Cell,
+        reports: Reports,
+        directory: str,
+        memory: Memory,
     ) -> None:
         self._bodies = bodies
         self._current = current
@@ -87,6 +95,7 @@ class Runner:
         self._cell = cell
         self._reports = reports
         self._directory = directory
+        self._memory = memory
         self._open: list[Groups | Spool] = []
         self._files = 0
         self._spots: dict[Stage, Spot] = {}
@@ -135,6 +144,8 @@ class Runner:
             self._combined = None
             self._session.writable = True
             spot = self._spots.get("map") or self._spot("map", order.mapper)
+            if spot.body.memory_mb != self._memory.now:
+                self._memory.limit(spot.body.memory_mb)
             generator = self._generator = spot.body.call(arguments)
             if type(generator) is not GeneratorType:
                 raise Refused(
@@ -235,6 +246,8 @@ class Runner:
         self._stage = "combine"
         self._cell.integers[Cell.CHILD] = self._number | COMBINE
         spot = self._spots.get("combine") or self._spot("combine", name)
+        if spot.body.memory_mb != self._memory.now:
+            self._memory.limit(spot.body.memory_mb)
         if isinstance(pairs, PairSpool):
             results = pairs.results()
         else:
@@ -254,6 +267,8 @@ class Runner:
 
     def _reduce(self, name: HandlerName, results: Callable[[], Sequence[Any]]) -> list[Pair] | Sink:
         spot = self._spots.get("reduce") or self._spot("reduce", name)
+        if spot.body.memory_mb != self._memory.now:
+            self._memory.limit(spot.body.memory_mb)
         made = self._generator = spot.body.call(results())
         source = made if type(made) is GeneratorType else generator_of(made, spot)
         pairs = collect(source, spot, self._limits, self._out_sink)
@@ -296,7 +311,11 @@ class Runner:
         else:
             name = order.mapper
         generator, self._generator = self._generator, None
+        self._memory.lift()
         failure = describe(error, name.name, self._bodies.source(name.name, name.version), generator)
+        if failure.class_ == "memory":
+            limit = self._memory.named(name.name, self._bodies.memory_mb(name.name, name.version))
+            failure = failure._replace(message=f"{failure.message}; it may have {limit}" if limit else failure.message)
         # What a `finally` in the handler does or prints is still this child's, and cannot undo its failure.
         try:
             if type(generator) is GeneratorType:

@@ -19,6 +19,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mr.worker.family import kill_marked
+from mr.worker.isolation import Cgroup
+
 _log = logging.getLogger(__name__)
 
 PREFIX = "mr-executor-"
@@ -42,8 +45,11 @@ class Folder:
             self._lock = -1
 
 
-def remove_leftovers() -> int:
-    """Remove the folders in the directory for temporary files that have no owner any more; how many there were."""
+def remove_leftovers(cgroup: Cgroup) -> int:
+    """Remove the folders in the directory for temporary files that have no owner any more; how many there were.
+
+    What was started for such an executor and still runs is killed, and its leaf removed.
+    """
     removed = 0
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         # What cannot be opened or locked is in use, somebody else's, or just removed by another supervisor.
@@ -52,6 +58,8 @@ def remove_leftovers() -> int:
             try:
                 if os.fstat(lock).st_uid == os.geteuid():
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    kill_marked(str(path))
+                    cgroup.remove(path.name)
                     shutil.rmtree(path, ignore_errors=True)
                     removed += 1
             finally:

@@ -33,7 +33,7 @@ def printed(descriptor: int, limit_bytes: int) -> str:
     """What stands in the file, cut at the limit, and flagged when it is cut."""
     size = lseek(descriptor, 0, SEEK_END)
     text = pread(descriptor, min(size, limit_bytes), 0).decode("utf-8", "replace")
-    return f"{text}\n… output cut at {limit_bytes} bytes" if size > limit_bytes else text
+    return f"{text}\n… output cut at {limit_bytes} bytes (MR_HANDLER_OUTPUT_MB)" if size > limit_bytes else text
 
 
 def trim(descriptor: int, limit_bytes: int) -> None:

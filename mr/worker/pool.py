@@ -1,4 +1,7 @@
-"""The pool: a slot for each executor, and one warm spare, so that replacing an executor costs no start-up."""
+"""The pool: a slot for each executor, and one warm spare, so that replacing an executor costs no start-up.
+
+A worn executor (`wear`) leaves its slot between two runs, and the spare takes it at once.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from mr.settings import HandlerSettings
 from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
+from mr.worker.isolation import Cgroup
 from mr.worker.leftovers import remove_leftovers
 from mr.worker.run import Run
 
@@ -36,12 +40,16 @@ class Pool:
         self.slots = [Slot(number) for number in range(size)]
         self._handlers, self._environ = handlers, environ
         self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
+        self._cgroup = Cgroup.own()
         self._spare: ExecutorProcess | None = None
         self._is_closing = False
 
     async def start(self) -> None:
         """Start all executors, once what killed supervisors left is gone. Raises: ConfigError, ExecutorGone."""
-        await asyncio.to_thread(remove_leftovers)
+        level = self._cgroup.prepare()
+        beyond = f" ({level.reason})" if level.reason else ""
+        _log.info("executors: memory by %s, processes by %s%s", level.memory, level.processes, beyond)
+        await asyncio.to_thread(remove_leftovers, self._cgroup)
         for slot in self.slots:
             slot.executor = await self._start_one()
         self._spawn(self._keep_spare())
@@ -49,6 +57,25 @@ class Pool:
     def free(self) -> Slot | None:
         """A slot that can begin a piece of work."""
         return next((slot for slot in self.slots if slot.is_free), None)
+
+    def after(self, slot: Slot, run: Run) -> None:
+        """A run on a slot is over: replace its executor if it is worn."""
+        executor = slot.executor
+        if executor is None or self._is_closing:
+            return
+        executor.wear.add(run.children, run.left)
+        now = asyncio.get_running_loop().time()
+        if executor.wear.wants_look(now):
+            executor.wear.look(now, executor.resident_bytes(), executor.handlers)
+        has_spare = self._spare is not None and self._spare.alive
+        if why := executor.wear.urgent() or (executor.wear.due(now) if has_spare else ""):
+            _log.info("executor %d is replaced: %s", executor.pid, why)
+            slot.executor = None
+            self._spawn(self._retire(executor))
+            self._spawn(self._replace(slot))
+
+    async def _retire(self, executor: ExecutorProcess) -> None:
+        await executor.kill()
 
     def refuse_more(self) -> None:
         """Replace no executor any more."""
@@ -68,6 +95,7 @@ class Pool:
             environ=self._environ,
             memory_bytes=int(self._handlers.memory_bytes),
             output_bytes=int(self._handlers.output_max_bytes),
+            cgroup=self._cgroup,
         )
         await executor.start()
         return executor

@@ -22,6 +22,7 @@ from mr.services.progress import Visit
 from mr.services.work import MapWork, Work
 from mr.worker import frames
 from mr.worker.executor_process import ExecutorProcess, Exit
+from mr.worker.wear import Left
 
 Stage = Callable[[Visit, str, int, Items, Callable[[], None]], None]
 """Write chunk `number` of a kind; the last argument is called in the loop when it is durable."""
@@ -48,6 +49,7 @@ class Run:
         self.visit, self.work, self.executor = visit, work, executor
         self.reported = work.first if isinstance(work, MapWork) else 0
         self.next: int | None = None
+        self.left: Left = ""
         self.children = 0
         self.started = now()
         self._stage, self._on_outcome, self._on_finished = stage, on_outcome, on_finished
@@ -125,7 +127,7 @@ class Run:
         """The run is over."""
 
         def take() -> None:
-            self.next = frame.next
+            self.next, self.left = frame.next, frame.left
             self._on_finished(self)
 
         self._in_line(take)

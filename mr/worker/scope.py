@@ -20,6 +20,7 @@ import msgspec
 from mr.codec import dumps, encode
 from mr.errors import ConfigError, ValueRefused
 from mr.model.ids import child as child_path
+from mr.rules import limits
 from mr.worker.output import Capture
 
 SEP = "/"
@@ -103,7 +104,8 @@ class Session:
         if type(key) is not str or not key:
             raise TypeError(f"a session key is a str that is not empty, not {type(key).__name__}")
         try:
-            encode(key)
+            if len(encode(key)) > limits.SESSION_KEY_MAX:
+                raise Refused("output_limit", f"a session key has at most {limits.SESSION_KEY_MAX} bytes, as JSON")
             data = dumps(value)
         except UnicodeEncodeError as error:
             raise Refused("not_serialisable", "a session key holds a lone surrogate") from error

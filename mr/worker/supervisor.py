@@ -516,6 +516,7 @@ class Supervisor:
     def _run_finished(self, slot: Slot, run: Run) -> None:
         self._learn_pace(run)
         case = slot.release()
+        self._pool.after(slot, run)
         run.visit.finished(run.work, run.next, keep=self._is_alone)
         self._pump(case)
         self._feed()

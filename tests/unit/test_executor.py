@@ -575,7 +575,7 @@ async def test_output_is_cut_at_the_limit_and_flagged(one: Bench) -> None:
     run = await one.map("print('x' * 99)\n" + SAME, limits=limits)
     assert run.outputs[0] == "x" * 99 + "\n"
     run = await one.map("print('x' * 100)\n" + SAME, limits=limits)
-    assert run.outputs[0] == "x" * 100 + "\n… output cut at 100 bytes"
+    assert run.outputs[0] == "x" * 100 + "\n… output cut at 100 bytes (MR_HANDLER_OUTPUT_MB)"
     run = await one.map("PRINT(chr(0) + 'z' + chr(0xd800))\n" + SAME)
     assert run.outputs[0] == "\0z\\ud800\n"
     assert run.result() == [["k", [1]]]

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from mr.worker.isolation import Cgroup
 from mr.worker.leftovers import PREFIX, Folder, remove_leftovers
 
+NO_CGROUP = Cgroup(None)
 OWNER = """
 import subprocess, sys
+from mr.worker.isolation import Cgroup
 from mr.worker.leftovers import Folder
 folder = Folder()
 (folder.path / "spool").write_text("big")
@@ -51,11 +54,11 @@ def owner() -> Iterator[tuple[subprocess.Popen[str], Path]]:
 @pytest.mark.kills
 def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stays() -> None:
     with owner() as (_, kept), owner() as (killed, left):
-        assert remove_leftovers() == 0
+        assert remove_leftovers(NO_CGROUP) == 0
         killed.kill()
         killed.wait()
         assert (left / "spool").exists()
-        assert remove_leftovers() == 1
+        assert remove_leftovers(NO_CGROUP) == 1
         assert not left.exists()
         assert (kept / "spool").exists()
 
@@ -63,7 +66,7 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_stay
 def test_ones_own_folder_stays_until_it_is_removed(temporary: Path) -> None:
     folder = Folder()
     assert folder.path.name.startswith(PREFIX)
-    assert remove_leftovers() == 0
+    assert remove_leftovers(NO_CGROUP) == 0
     assert list(temporary.iterdir()) == [folder.path]
     (folder.path / "file").write_text("x")
     folder.remove()
@@ -77,5 +80,5 @@ def test_what_only_looks_like_a_folder_of_an_executor_is_left_alone(temporary: P
     (temporary / f"{PREFIX}link").symlink_to(precious)
     (temporary / f"{PREFIX}file").write_text("x")
     (temporary / "other").mkdir()
-    assert remove_leftovers() == 0
+    assert remove_leftovers(NO_CGROUP) == 0
     assert len(list(temporary.iterdir())) == 4

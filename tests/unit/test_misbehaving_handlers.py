@@ -158,11 +158,11 @@ async def test_endless_printing_takes_no_memory_and_is_cut(one: Bench) -> None:
     native = "import os\nfor n in range(3000):\n    os.write(1, b'y' * 100000)\nimport time; time.sleep(0.3)\n"
     run = one.start_map(native + SAME, limits=Limits(output=limit))
     await one.finish(run)
-    assert run.outputs[0] == "y" * limit + f"\n… output cut at {limit} bytes"
+    assert run.outputs[0] == "y" * limit + f"\n… output cut at {limit} bytes (MR_HANDLER_OUTPUT_MB)"
     one.start_map("while True:\n    print('all work and no play')\nyield\n", limits=Limits(output=limit))
     await until(lambda: len(one.process.printed()) > limit, "a full output")
     how = await one.process.kill()
-    assert how.output.endswith(f"\n… output cut at {limit} bytes")
+    assert how.output.endswith(f"\n… output cut at {limit} bytes (MR_HANDLER_OUTPUT_MB)")
 
 
 async def test_memory_of_endless_output_is_given_back(one: Bench) -> None:
