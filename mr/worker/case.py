@@ -23,9 +23,9 @@ class Case:
 class Slot:
     """A place for one executor, and what runs on it.
 
-    `verdict` says why this side ends the executor, if it does: `timeout`, `full` (its request keeps too much),
-    `void` (its visit is over), `unfed` or `gone` (its input cannot be read), `drained`. `stage` is the child and stage
-    seen last, `stage_since_s` how long the child had run by then.
+    `verdict` says why this side ends the executor, if it does: `timeout`, `full` (its request keeps too much), `storm`
+    (too many processes), `void` (its visit is over), `unfed` or `gone` (its input cannot be read), `drained`. `stage`
+    is the child and stage seen last, `stage_since_s` how long the child had run by then.
     """
 
     def __init__(self, number: int) -> None:

@@ -5,14 +5,21 @@ Each message names the limit that was met, and the setting to change.
 
 from __future__ import annotations
 
+import time
+
 from mr.model.invocation import ErrorReport
 from mr.services.quota import Quota
 from mr.services.work import ReduceWork
 from mr.settings import HandlerSettings
+from mr.worker import isolation
 from mr.worker.case import Slot
 from mr.worker.executor_process import Current, Exit
+from mr.worker.family import below
 from mr.worker.frames import Stage
 from mr.worker.run import Run
+
+COUNT_S = 0.25
+"""How often processes are counted; what ends before is not counted."""
 
 
 class Judge:
@@ -20,6 +27,7 @@ class Judge:
 
     def __init__(self, settings: HandlerSettings, quota: Quota) -> None:
         self._settings, self._quota = settings, quota
+        self._counted: dict[int, float] = {}
 
     def verdict(self, slot: Slot, run: Run, current: Current) -> str:
         """Why what runs has to end now (see `case.Slot`), or nothing. Also notes which stage it is seen in."""
@@ -30,6 +38,8 @@ class Judge:
         timeout_s = self._timeout_s(run, current.stage)
         if timeout_s is not None and current.seconds - slot.stage_since_s > timeout_s:
             return "timeout"
+        if self._is_storm(slot, run):
+            return "storm"
         return "full" if self._quota.is_over(run.visit.workflow, run.visit.request_id) else ""
 
     def report(self, run: Run, stage: Stage, exit_: Exit, verdict: str) -> ErrorReport:
@@ -37,6 +47,11 @@ class Judge:
         handler, output = run.handler(stage), exit_.output
         if verdict == "full":
             return self._quota.report(handler, output)
+        if verdict == "storm":
+            message = f"it has more than {isolation.TASKS_MAX} processes, which is the most that an executor may have"
+            return ErrorReport(
+                class_="exception", type="TooManyProcesses", message=message, handler=handler, output=output
+            )
         if verdict == "timeout":
             own = run.visit.definitions.handlers[handler].timeout_s is not None
             setting = f"timeout_s of handler {handler}" if own else "MR_HANDLER_TIMEOUT_S"
@@ -44,6 +59,13 @@ class Judge:
             return ErrorReport(class_="timeout", type="Timeout", message=message, handler=handler, output=output)
         class_ = "lost_worker" if exit_.class_ == "killed" else exit_.class_
         return ErrorReport(class_=class_, type="ExecutorDied", message=exit_.detail, handler=handler, output=output)
+
+    def _is_storm(self, slot: Slot, run: Run) -> bool:
+        now = time.monotonic()
+        if now - max(self._counted.get(slot.number, 0.0), run.started) < COUNT_S or not run.executor.alive:
+            return False
+        self._counted[slot.number] = now
+        return len(below(run.executor.pid, isolation.TASKS_MAX + 1)) > isolation.TASKS_MAX
 
     def _timeout_s(self, run: Run, stage: Stage) -> float | None:
         """How long the handler of a stage may run: what its header says, else the settings; None: for ever."""

@@ -120,7 +120,14 @@ class Bench:
         self.exits.append(how)
         self.gone.set_result(how)
 
-    def handler(self, source: str, kind: HandlerType, name: str = "", cast: str | None = None) -> HandlerName:
+    def handler(
+        self,
+        source: str,
+        kind: HandlerType,
+        name: str = "",
+        cast: str | None = None,
+        memory_mb: int | None = None,
+    ) -> HandlerName:
         """Define a handler and name it."""
         handler = Handler(
             description="",
@@ -130,6 +137,7 @@ class Bench:
             handler_type=kind,
             required_capability="none",
             form="module" if "def handle(" in source else "body",
+            memory_mb=memory_mb,
         )
         name = name or f"the_{kind}"
         version = hashlib.sha256(f"{handler.version}{name}".encode()).hexdigest()[:12]
@@ -146,6 +154,7 @@ class Bench:
         first: int = 0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         cast: str | None = None,
+        memory_mb: int | None = None,
     ) -> Recorder:
         """Begin to run one child for each list of pairs in `arguments`."""
         recorder = Recorder()
@@ -156,7 +165,7 @@ class Bench:
             parent="0.5",
             first=first,
             step="the_step",
-            mapper=self.handler(mapper, "mapper", cast=cast),
+            mapper=self.handler(mapper, "mapper", cast=cast, memory_mb=memory_mb),
             combiner=None if combiner is None else self.handler(combiner, "combiner"),
             reducer=None if reducer is None else self.handler(reducer, "reducer"),
             limits=limits,

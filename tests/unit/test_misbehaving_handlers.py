@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from mr.worker import frames
 from mr.worker.frames import Limits
+from mr.worker.isolation import Cgroup
 from tests.unit.executors import RETURN, SAME, Bench, Recorder, bench, until
 
 pytestmark = pytest.mark.kills
@@ -321,3 +323,119 @@ async def test_an_exit_while_idle_is_reported(one: Bench) -> None:
     )
     how = await one.death()
     assert (how.class_, how.detail, how.run, how.child) == ("signal", signal.SIGTERM.name, None, None)
+
+
+LEFT_BEHIND = {
+    "a child": "subprocess.Popen(['sleep', '1000'])",
+    "a session": "subprocess.Popen(['sleep', '1000'], start_new_session=True)",
+    "an orphan": "subprocess.run(['sh', '-c', 'setsid sleep 1000 &'])",
+    "one that ignores signals": "subprocess.Popen(['sh', '-c', \"trap '' HUP INT TERM; sleep 1000; sleep 1000\"])",
+    "a fork": "os.fork() or time.sleep(1000)",
+    "forks of forks": "[os.fork() for _ in range(5)] and os.getpid() != me and time.sleep(1000)",
+}
+SLEEPERS = "import os, subprocess, time\nme = os.getpid()\n"
+
+
+def _marked(folder: str) -> list[int]:
+    """Processes that live and were started for the executor with this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TMPDIR={folder}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return [pid for pid in found if _lives(pid)]
+
+
+@pytest.mark.parametrize("start", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+async def test_what_a_handler_leaves_running_ends_with_its_run(one: Bench, start: str) -> None:
+    folder = (await one.map("import os\n" + RETURN + "yield os.getcwd(), 1\n")).result()[0][0]
+    run = await one.map(SLEEPERS + start + "\n" + SAME)
+    assert run.result() == [["k", [1]]]
+    assert _marked(folder) == [one.process.pid]
+    await healthy(one)
+
+
+@pytest.mark.parametrize("start", LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+@pytest.mark.parametrize("end", ["os._exit(3)", "time.sleep(1000)"], ids=["dies", "is killed"])
+@pytest.mark.parametrize("has_cgroup", [True, False], ids=["cgroup", "no cgroup"])
+async def test_what_a_handler_leaves_running_ends_with_its_executor(start: str, end: str, has_cgroup: bool) -> None:
+    cgroup = Cgroup.own() if has_cgroup else Cgroup(None)
+    level = cgroup.prepare()
+    if has_cgroup and level.processes != "cgroup":
+        pytest.skip("this process may make no cgroup of version 2 here")
+    async with bench(cgroup=cgroup) as one:
+        ending = f"if os.getpid() == me:\n    print(os.getcwd())\n    {end}\nyield\n"
+        one.start_map(SLEEPERS + start + "\n" + ending)
+        await until(lambda: one.process.printed().endswith("\n") or one.exits, "the last words")
+        if "sleep" in end:
+            await one.process.kill()
+        how = await one.death()
+        assert _marked(how.output.strip()) == []
+
+
+async def test_a_storm_of_forks_is_ended(one: Bench) -> None:
+    """Sixty-four processes that go on, each with a grandchild."""
+    source = SLEEPERS + (
+        "for _ in range(6):\n    os.fork()\nif os.getpid() != me:\n"
+        "    subprocess.Popen(['sleep', '1000'], start_new_session=True)\n    time.sleep(1000)\n"
+    )
+    folder = (await one.map("import os\n" + RETURN + "yield os.getcwd(), 1\n")).result()[0][0]
+    assert (await one.map(source + SAME)).result() == [["k", [1]]]
+    assert _marked(folder) == [one.process.pid]
+    await healthy(one)
+
+
+def left(run: Recorder) -> str:
+    """What the executor said was left in it."""
+    frame = run.order[-1]
+    assert isinstance(frame, frames.Finished)
+    return frame.left
+
+
+async def test_what_cannot_be_put_back_is_reported(one: Bench) -> None:
+    assert left(await one.map(SAME)) == ""
+    eaten = "import resource, os\nsoft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n"
+    eaten += "if soft > 4096:\n    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+    eaten += "for n in range(20000):\n    try:\n        os.dup(0)\n    except OSError:\n        break\n"
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+    assert left(await one.map(thread + SAME)) == "threads"
+    assert left(await one.map(eaten + SAME)) == "descriptors"
+
+
+async def test_what_a_handler_did_to_its_process_is_put_back(one: Bench) -> None:
+    source = (
+        "import gc, os, shutil, signal, sys\n"
+        "shutil.rmtree(os.getcwd())\n"
+        "gc.disable()\nsys.settrace(lambda *_: None)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.signal(signal.SIGINT, lambda *_: os._exit(9))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.02)\nsignal.pthread_sigmask(0, signal.valid_signals())\n"
+    )
+    assert (await one.map(source + SAME)).result() == [["k", [1]]]
+    after = (
+        "import gc, os, signal, sys, time\ntime.sleep(0.05)\nopen('file', 'w').write('kept')\n" + RETURN + "yield 1, "
+        "[gc.isenabled(), sys.gettrace() is None, signal.getsignal(15) == signal.SIG_DFL, "
+        "callable(signal.getsignal(2)) and signal.getsignal(2).__module__ == '_signal', "
+        "signal.pthread_sigmask(0, []) == set()]\n"
+    )
+    assert (await one.map(after)).result() == [[1, [[True] * 5]]]
+    await healthy(one)
+
+
+async def test_stdin_is_empty_and_stays_so(one: Bench) -> None:
+    source = "import os, sys\nassert sys.stdin.read() == '' and os.read(0, 10) == b''\nos.close(0)\n" + SAME
+    assert (await one.map(source)).result() == [["k", [1]]]
+    assert (await one.map(source)).result() == [["k", [1]]]
+
+
+async def test_the_limit_of_a_header_holds_for_its_handler_alone() -> None:
+    async with bench(memory_bytes=400 * 2**20) as one:
+        source = "x = bytearray({} * 2**20)\n" + SAME
+        small = await one.map(source.format(150), memory_mb=100)
+        assert small.failure().class_ == "memory"
+        assert "100 MB (memory_mb of handler the_mapper)" in small.failure().message
+        assert (await one.map(source.format(30), memory_mb=100)).result()
+        assert (await one.map(source.format(300))).result()
+        most = await one.map(source.format(450), memory_mb=1000)
+        assert "400 MB (MR_HANDLER_MEMORY_MB)" in most.failure().message
