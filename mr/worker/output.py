@@ -67,13 +67,6 @@ class Capture:
 
     def restore(self) -> None:
         """Put the three streams and descriptors 0-2 back in place, whatever a handler did to them."""
-        if self._out.closed:
-            self._out = self._stream()
-        if self._err.closed:
-            self._err = self._stream()
-        sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
-        sys.stdin = self._in
         for number, mark in enumerate(self._marks):
             try:
                 intact = fstat(number).st_ino == mark
@@ -85,6 +78,15 @@ class Capture:
                     dup2(source, number)
                     if not number:
                         close(source)
+        if self._out.closed:
+            self._out = self._stream()
+        if self._err.closed:
+            self._err = self._stream()
+        if self._in is None or self._in.closed:
+            self._in = open(0, encoding="utf-8", closefd=False)
+        sys.stdout = sys.__stdout__ = self._out  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self._err  # type: ignore[misc]
+        sys.stdin = self._in
 
     def write(self, text: str) -> None:
         """Append a text."""

@@ -16,15 +16,47 @@ FIRST = "yield MrConfigureToReturn()\n"
 _NUMBERS = itertools.count(1)
 
 
+# Says what is wrong with its surroundings, and takes a moment, so that it runs beside what the test posts.
+CAREFUL = """
+import gc, os, signal, sys, time
+def has_children():
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+print("out")
+os.write(2, b"err")
+with open("file", "w") as file:
+    file.write("kept")
+wrong = [name for name, is_right in {
+    "builtins": sum([len([1]), int("1")]) == 2 and sorted([2, 1]) == [1, 2] and isinstance(open, object),
+    "folder": os.getcwd() == os.environ["TMPDIR"] and open("file").read() == "kept",
+    "standard input": sys.stdin.read() == "",
+    "signals": signal.getsignal(15) == signal.SIG_DFL and not signal.pthread_sigmask(0, []),
+    "environment": "LEFT" not in os.environ,
+    "recursion": sys.getrecursionlimit() == 1000,
+    "collector": gc.isenabled(),
+    "children": not has_children(),
+}.items() if not is_right]
+time.sleep(0.005)
+yield MrConfigureToReturn()
+for key, n in arguments:
+    yield key, wrong or n
+"""
+NEIGHBOURS = 40
+
+
 @pytest.fixture
 def neighbour(pair: Shared) -> Any:
-    """Starts a request with forty slow children, which shares the worker's executors with what the test posts."""
+    """A request that shares the executors with what the test posts, and the same once more when that is over."""
     w = f"neighbour-{next(_NUMBERS)}"
-    leaf = mapper("import time\n" + FIRST + "time.sleep(0.005)\nfor k, v in arguments: yield k, v")
-    pair.define(w, {"start": (map_to("leaf", "[('n', n) for n in range(40)]"), FLAT), "leaf": (leaf, ALL)})
+    pairs = f"[('n', n) for n in range({NEIGHBOURS})]"
+    pair.define(w, {"start": (map_to("leaf", pairs), FLAT), "leaf": (mapper(CAREFUL), ALL)})
     r = pair.start(w)
     yield
-    assert pair.result(w, r).pairs == [["n", list(range(40))]]
+    for reply in (pair.result(w, r), pair.post(w)):
+        assert reply.pairs == [["n", list(range(NEIGHBOURS))]]
     pair.forget(w)
 
 
@@ -69,6 +101,23 @@ WRONG = {
     "os._exit": ("import os\n" + FIRST + "yield 'a', 1\nos._exit(7)", "exit", "code 7"),
     "os.abort": ("import os\n" + FIRST + "yield 'a', 1\nos.abort()", "signal", "SIGABRT"),
     "a segmentation fault": ("import ctypes\n" + FIRST + "ctypes.string_at(0)", "signal", "SIGSEGV"),
+    "SIGTERM to itself": ("import os, time\nos.kill(os.getpid(), 15)\ntime.sleep(60)\n" + FIRST, "signal", "SIGTERM"),
+    "SIGKILL to itself": ("import os, time\nos.kill(os.getpid(), 9)\ntime.sleep(60)\n" + FIRST, "lost_worker", "KILL"),
+    "SIGKILL to its group": ("import os, time\nos.killpg(0, 9)\ntime.sleep(60)\n" + FIRST, "lost_worker", "KILL"),
+    "an alarm": ("import signal, time\nsignal.setitimer(0, 0.01)\ntime.sleep(60)\n" + FIRST, "signal", "SIGALRM"),
+    "all memory": (FIRST + "x = bytearray(2**36)", "memory", "MR_HANDLER_MEMORY_MB"),
+    "big output": (FIRST + "print(chr(1) * 3_000_000)\nraise KeyError('after')", "exception", "after"),
+    "an endless message": (FIRST + "raise ValueError('no ' * 10**6)", "exception", "no no"),
+    "an unknown step of a megabyte": ("yield MrConfigureToMap('x' * 10**6)\nyield 1, 1", "rejected", "xxx"),
+    "a session key of a megabyte": ("S_SET('k' * 10**6, 1)\n" + FIRST, "output_limit", "session key"),
+    "all descriptors closed": ("import os\nos.closerange(0, 65536)\n" + FIRST, "", ""),
+    "noise on the socket": (
+        "import os, stat, time\nfor n in map(int, os.listdir('/proc/self/fd')):\n"
+        "    try: is_socket = stat.S_ISSOCK(os.fstat(n).st_mode)\n    except OSError: continue\n"
+        "    if is_socket: os.write(n, b'\\xff' * 1000)\ntime.sleep(60)\n" + FIRST,
+        "protocol",
+        "frame",
+    ),
 }
 
 
@@ -79,8 +128,53 @@ def test_a_wrong_mapper_fails_its_request_and_nobody_else(
 ) -> None:
     pair.define(w, {"start": (mapper(code), ALL)})
     error = blamed(pair, w, pair.post(w, {"a": 1}))
-    assert error["class"] == class_
+    assert error["class"] in (class_ or ("exit", "protocol", "signal"))
     assert said in error["message"]
+
+
+MANY = "[(n, n) for n in range(20)]"
+LEAVES = {
+    "descriptors 0 to 2 closed": "import os\nos.closerange(0, 3)",
+    "descriptors 0 to 2 taken": "import os\nfor n in range(3): os.dup2(os.open('/dev/zero', os.O_RDWR), n)",
+    "streams closed": "import sys\nsys.stdout.close()\nsys.stderr.close()\nsys.stdin.close()",
+    "descriptors eaten": (
+        "import os, resource\nhard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))\n"
+        "try:\n    while True: os.dup(0)\nexcept OSError: pass"
+    ),
+    "another folder": "import os\nos.chdir('/')",
+    "its folder removed": "import os, shutil\nshutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)",
+    "signals ignored": "import signal\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)",
+    "signals blocked": "import signal\nsignal.pthread_sigmask(0, signal.valid_signals())",
+    "an alarm for later": "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.03)",
+    "a thread that sleeps": "import threading, time\nthreading.Timer(60, print).start()",
+    "a thread that spins": (
+        "import threading, time\nend = time.monotonic() + 0.5\n"
+        "def spin():\n    while time.monotonic() < end: pass\nthreading.Thread(target=spin).start()"
+    ),
+    "patched builtins": (
+        "import builtins\nfor name in ('len', 'open', 'print', 'sorted', 'isinstance'): setattr(builtins, name, None)"
+    ),
+    "environment": "import os\nos.environ['LEFT'] = 'over'",
+    "a deep recursion": "import sys\nsys.setrecursionlimit(10**6)",
+    "no collector": "import gc\ngc.disable()",
+    "standard input": "import os, sys\nassert sys.stdin.read() == '' and os.read(0, 1) == b''",
+    "children": "import subprocess\nfor n in range(3): subprocess.Popen(['sleep', '600'], start_new_session=n > 1)",
+    "a storm of forks": (
+        "import os, time\nme = os.getpid()\nfor _ in range(5): os.fork()\nif os.getpid() != me: time.sleep(600)"
+    ),
+    "its rights to files": "import os\nos.umask(0o777)",
+    "a file of another": "open('big', 'wb').write(bytes(10**7))",
+    "much output": "import os\nfor n in range(50): os.write(1, b'y' * 10**6)",
+}
+
+
+@pytest.mark.usefixtures("neighbour")
+@pytest.mark.parametrize("code", LEAVES.values(), ids=LEAVES)
+def test_what_a_handler_leaves_in_its_executor_hurts_nobody(pair: Shared, w: str, code: str) -> None:
+    leaf = mapper(f"{code}\n{FIRST}for key, n in arguments: yield key, n")
+    pair.define(w, {"start": (map_to("leaf", MANY), ALL), "leaf": (leaf, ALL)})
+    assert sorted(pair.post(w).pairs) == [[n, [[n]]] for n in range(20)]
 
 
 def test_the_traceback_has_the_lines_of_the_handler_as_it_was_stored(pair: Shared, w: str) -> None:
@@ -158,10 +252,19 @@ def test_of_many_children_exactly_the_one_that_killed_its_executor_is_blamed(pai
 
 HANDLE = "def handle({argument}, ctx):\n    {code}\n    yield 'a', 1"
 LOOP = "while True: pass"
+ENDLESS = {
+    "loops": LOOP,
+    "sleeps": "import time; time.sleep(60)",
+    "prints": "while True: print('all work and no play')",
+    "ignores signals": "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)",
+    "waits for a child": "import subprocess; subprocess.run(['setsid', 'sleep', '600'])",
+    "holds the interpreter": "import ctypes; ctypes.PyDLL(None).sleep(60)",
+    "forks": "import os, time; [os.fork() for _ in range(5)]; time.sleep(600)",
+}
 
 
 @pytest.mark.usefixtures("neighbour")
-@pytest.mark.parametrize("code", [LOOP, "import time; time.sleep(60)"], ids=["loops", "sleeps"])
+@pytest.mark.parametrize("code", ENDLESS.values(), ids=ENDLESS)
 def test_a_mapper_is_ended_when_its_time_is_over(pair: Shared, w: str, code: str) -> None:
     slow = module("mapper", HANDLE.format(argument="arguments", code=code), timeout_s=0.2)
     pair.define(w, {"start": (slow, ALL)})

@@ -141,6 +141,15 @@ def test_a_header_may_not_ask_for_more_memory_than_the_worker_gives(tight: Share
         assert reply.pairs == [["size", 1]]
 
 
+def test_a_handler_that_eats_memory_bit_by_bit_fails_and_the_next_one_has_all_of_it(tight: Shared, w: str) -> None:
+    code = f"{FIRST}x = []\nfor key, _ in arguments:\n    while key == 'hog': x.append('y' * 100_000 + str(len(x)))\n"
+    code += "    yield key, len(bytearray(250 * 1024 * 1024))"
+    tight.define(w, {"start": (mapper(code, capability=TIGHT), COUNT)})
+    for _ in range(4):
+        refused(tight.post(w, {"hog": 1}), "memory", "400 MB (MR_HANDLER_MEMORY_MB)")
+        assert tight.post(w, {"modest": 1}).pairs == [["modest", 1]]
+
+
 @BOTH
 def test_a_session_is_bounded(pair: Shared, w: str, is_above: bool) -> None:
     """A key of one byte, and a value with its two quotation marks."""
