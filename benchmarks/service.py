@@ -33,11 +33,13 @@ STEPS = [
     ("pair", "square", "", "total"),
     ("each", "each", "", "total"),
     ("spread", "spread", "", "total"),
+    ("bad", "misbehave", "", "total"),
 ]
 JOBS = [
     ("two", "pair", "Square two numbers in one invocation and add them up"),
     ("each", "each", "Square each number in an invocation of its own and add them up"),
     ("many", "spread", "Square the first numbers, each in an invocation of its own, and add them up"),
+    ("bad", "bad", "Do harm"),
 ]
 NSQD_FLAGS = ["-mem-queue-size=0", "-sync-timeout=50ms", "-queue-scan-selection-count=1000", "-log-level=error"]
 """As advised for production: messages go to the disk."""

@@ -3,6 +3,7 @@
     w1     one client, one kept connection, jobs one after the other: two numbers mapped and reduced
     w2     one job that maps to N tiny items and sums them, from POST to answer
     w3     64 clients, each with a job of ten items and a reduce, again and again
+    beside w1's first job again, beside handlers that misbehave on the same worker
     idle   CPU of everything that runs, some time after a job
     start  wall time of commands
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import beside as harm
 from benchmarks import client, service
 from benchmarks.client import Outcome, Plan
 from benchmarks.measure import Contestant, Goal, Meter, Turn, quantile
@@ -277,6 +279,23 @@ def w3(options: Options) -> Workload:
     )
 
 
+def beside(options: Options) -> Workload:
+    """What others notice of handlers that misbehave."""
+
+    def exercise(running: _Running, options: Options) -> Turn:
+        arguments = {"a": 1, "b": 2}
+        running.post("two", arguments, seconds=WARM_S)
+        meter = Meter(running.crew)
+        return meter.turn(harm.figures(running.port, lambda seconds: running.post("two", arguments, seconds=seconds)))
+
+    return Workload(
+        f"beside: map and reduce of two numbers, one client for {harm.SECONDS:g} s; alone, then beside a handler that "
+        + ", ".join(harm.WAYS),
+        [_served(name, options, exercise) for name in (EMBEDDED, CLUSTER)],
+        [Goal(contestant=name, figure="worst_p99_ratio", bound=1.2, at_most=True) for name in (EMBEDDED, CLUSTER)],
+    )
+
+
 def idle(options: Options) -> Workload:
     """CPU when there is nothing to do."""
     servers = ("etcd", "nsqd", "redis")
@@ -326,6 +345,8 @@ def start(options: Options) -> Workload:
     )
 
 
-WORKLOADS: Mapping[str, Callable[[Options], Workload]] = {"w1": w1, "w2": w2, "w3": w3, "idle": idle, "start": start}
+WORKLOADS: Mapping[str, Callable[[Options], Workload]] = {
+    "w1": w1, "w2": w2, "w3": w3, "beside": beside, "idle": idle, "start": start
+}  # fmt: skip
 ONCE = frozenset({"idle"})
 """One turn is enough: it lasts a minute by itself."""
