@@ -25,7 +25,8 @@ class Slot:
 
     `verdict` says why this side ends the executor, if it does: `timeout`, `full` (its request keeps too much), `storm`
     (too many processes), `void` (its visit is over), `unfed` or `gone` (its input cannot be read), `drained`. `stage`
-    is the child and stage seen last, `stage_since_s` how long the child had run by then.
+    is the child and stage seen last, `stage_since_s` how long the child had run by then. `version` is that of the
+    mapper that runs here, None for a reduce.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,6 +34,7 @@ class Slot:
         self.executor: ExecutorProcess | None = None
         self.case: Case | None = None
         self.run: Run | None = None
+        self.version: str | None = None
         self.verdict = ""
         self.stage: tuple[int, Stage] | None = None
         self.stage_since_s = 0.0

@@ -1,6 +1,10 @@
 """The pool: a slot for each executor, and one warm spare, so that replacing an executor costs no start-up.
 
 A worn executor (`wear`) leaves its slot between two runs, and the spare takes it at once.
+
+A handler that ended an executor is **suspect** for a while: all suspects together get one slot at a time, and one that
+ends one executor after the other waits before its next, longer each time. A new executor costs as much as thousands of
+invocations; without that, a handler that always dies would have all of them start anew all the time.
 """
 
 from __future__ import annotations
@@ -9,6 +13,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
+
+import msgspec
 
 from mr.settings import HandlerSettings
 from mr.worker.case import Slot
@@ -20,8 +26,20 @@ from mr.worker.run import Run
 _log = logging.getLogger(__name__)
 
 START_AGAIN_S = 1.0
+SUSPECT_S = 30.0
+SUSPECTS_MAX = 1000
+PAUSE_FIRST_S = 0.02
+PAUSE_MAX_S = 2.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    """A handler that ended `deaths` executors: until when it is suspect, and from when it may run again."""
+
+    deaths: int
+    until: float
+    start: float
 
 
 class Pool:
@@ -41,6 +59,7 @@ class Pool:
         self._handlers, self._environ = handlers, environ
         self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
         self._cgroup = Cgroup.own()
+        self._suspects: dict[str, Suspect] = {}
         self._spare: ExecutorProcess | None = None
         self._is_closing = False
 
@@ -57,6 +76,32 @@ class Pool:
     def free(self) -> Slot | None:
         """A slot that can begin a piece of work."""
         return next((slot for slot in self.slots if slot.is_free), None)
+
+    def suspect(self, version: str) -> None:
+        """A mapper, or what ran with it, has ended an executor."""
+        now = asyncio.get_running_loop().time()
+        before = self._suspects.pop(version, None)
+        deaths = before.deaths + 1 if before is not None and now < before.until else 1
+        pause_s = min(PAUSE_FIRST_S * 2**deaths, PAUSE_MAX_S) if deaths > 1 else 0.0
+        self._suspects[version] = Suspect(deaths, now + SUSPECT_S, now + pause_s)
+        if len(self._suspects) > SUSPECTS_MAX:
+            del self._suspects[next(iter(self._suspects))]
+
+    def may_run(self, version: str | None) -> bool:
+        """Whether work of this mapper may begin now; None stands for a reduce."""
+        if not self._suspects:
+            return True
+        now = asyncio.get_running_loop().time()
+        suspect = self._suspect(version, now)
+        if suspect is None:
+            return True
+        return now >= suspect.start and not any(
+            slot.case is not None and self._suspect(slot.version, now) for slot in self.slots
+        )
+
+    def _suspect(self, version: str | None, now: float) -> Suspect | None:
+        found = self._suspects.get(version) if version is not None else None
+        return found if found is not None and now < found.until else None
 
     def after(self, slot: Slot, run: Run) -> None:
         """A run on a slot is over: replace its executor if it is worn."""
@@ -98,6 +143,8 @@ class Pool:
             cgroup=self._cgroup,
         )
         await executor.start()
+        if self._is_closing:  # which began meanwhile, and did not see this one
+            await executor.kill()
         return executor
 
     async def _keep_spare(self) -> None:

@@ -410,12 +410,14 @@ class Supervisor:
 
     def _feed(self) -> None:
         """Give work to free executors, cases in turn."""
-        while self._ready:
-            slot = self._pool.free()
-            if slot is None:
-                return
+        held: dict[Case, None] = {}
+        while self._ready and (slot := self._pool.free()) is not None:
             case = self._ready.popleft()
             if case.visit.verdict is not None or not case.visit.has_work:
+                continue
+            slot.version = case.visit.next_version
+            if not self._pool.may_run(slot.version):
+                held[case] = None
                 continue
             work = case.visit.next(self._at_once(case.visit))
             if work is None:
@@ -423,6 +425,7 @@ class Supervisor:
             if case.visit.has_work:
                 self._ready.append(case)
             self._prepare(slot, case, work)
+        self._ready.extend(held)
 
     def _at_once(self, visit: Visit) -> int:
         version = visit.next_version
@@ -560,6 +563,8 @@ class Supervisor:
             stage = slot.stage[1]  # that was too long, wherever the executor got to before it was killed
         case = slot.release()
         visit, work = run.visit, run.work
+        if slot.version is not None and exit_.class_ != "lost_worker" and verdict in ("", "timeout", "storm"):
+            self._pool.suspect(slot.version)
         if visit.verdict is not None or verdict in ("void", "drained"):
             visit.finished(work)
         elif verdict == "unfed":

@@ -8,13 +8,14 @@ from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mr.codec import Items
 from mr.settings import HandlerSettings
 from mr.worker import wear
+from mr.worker.case import Slot
 from mr.worker.pool import Pool
 from mr.worker.wear import AGE_MIN_S, GROWTH_MIN_BYTES, INVOCATIONS_MAX, LOOK_S, Wear
 
@@ -142,3 +143,47 @@ async def test_an_executor_that_may_wait_waits_for_the_spare(monkeypatch: pytest
         assert slot.executor is first
         pool.after(slot, a_run(1, "descriptors"))
         await until(lambda: slot.executor not in (None, first))
+
+
+@pytest.mark.kills
+async def test_suspects_get_one_slot_at_a_time_and_others_any() -> None:
+    async with pool_of_one() as pool:
+        [slot] = pool.slots
+        pool.slots.append(Slot(1))
+        assert pool.may_run("dies")
+        slot.version, slot.case = "dies", cast(Any, object())
+        assert pool.may_run("dies")
+        pool.suspect("dies")
+        pool.suspect("dies, too")
+        assert not pool.may_run("dies")
+        assert not pool.may_run("dies, too")
+        assert pool.may_run("lives")
+        assert pool.may_run(None)
+        slot.version = "lives"
+        assert pool.may_run("dies")
+        slot.case = None
+
+
+@pytest.mark.kills
+async def test_a_suspect_waits_longer_after_each_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mr.worker.pool.PAUSE_FIRST_S", 0.1)
+    async with pool_of_one() as pool:
+        loop = asyncio.get_running_loop()
+        pool.suspect("dies")
+        assert pool.may_run("dies")
+        for pause_s in (0.4, 0.8):
+            pool.suspect("dies")
+            begun = loop.time()
+            assert not pool.may_run("dies")
+            await until(lambda: pool.may_run("dies"))
+            assert loop.time() - begun >= pause_s
+
+
+@pytest.mark.kills
+async def test_a_suspect_is_free_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mr.worker.pool.SUSPECT_S", 0.0)
+    async with pool_of_one() as pool:
+        pool.suspect("dies")
+        pool.slots[0].version, pool.slots[0].case = "dies", cast(Any, object())
+        assert pool.may_run("dies")
+        pool.slots[0].case = None
