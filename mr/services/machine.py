@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from mr.model.condition import Condition, broken, doubtful, fine
 from mr.rules import condition
+from mr.services.isolation import Isolation, reached
 from mr.settings import Settings
 
 FILES_WARN = 4096
 FILES_FAIL = 256
-CGROUPS = "/sys/fs/cgroup"
 
 
 def conditions(settings: Settings) -> Iterator[Condition]:
@@ -28,7 +26,7 @@ def conditions(settings: Settings) -> Iterator[Condition]:
     disk = os.statvfs(folder)
     yield condition.free("temporary files", disk.f_bavail * disk.f_frsize, folder)
     yield memory(settings)
-    yield sandbox()
+    yield sandbox(reached())
 
 
 def files(limits: tuple[int, int]) -> Condition:
@@ -52,24 +50,10 @@ def memory(settings: Settings) -> Condition:
     return fine("executors", text)
 
 
-def sandbox(root: str = CGROUPS, own: str = "/proc/self/cgroup") -> Condition:
-    """What confines handlers, and what else this machine would have to offer."""
-    folder = own_cgroup(root, own)
-    cgroup = f"control group {folder} is ours to write" if folder else "no control group (v2) is ours to write"
-    bubblewrap = "bubblewrap is installed" if shutil.which("bwrap") else "bubblewrap is not installed"
-    return fine("sandbox", f"executors are confined by rlimits and by being processes; {cgroup}, {bubblewrap}")
-
-
-def own_cgroup(root: str, own: str) -> str:
-    """The control group of version 2 that this process may make others in; empty if there is none."""
-    if not os.path.exists(f"{root}/cgroup.controllers"):
-        return ""
-    try:
-        lines = Path(own).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
-    if path is None:
-        return ""
-    folder = f"{root}{path}".rstrip("/")
-    return folder if os.access(f"{folder}/cgroup.procs", os.W_OK) else ""
+def sandbox(level: Isolation) -> Condition:
+    """How far executors are kept apart."""
+    memory = {"cgroup": "all processes of an executor together", "rlimit": "each process of an executor by itself"}
+    ends = {"cgroup": "by the kernel, as one", "environment": "as far as their environment names their executor"}
+    why = f"; {level.reason}" if level.reason else ""
+    limited, ended = memory[level.memory], ends[level.processes]
+    return fine("sandbox", f"memory is limited for {limited}; what they start is ended {ended}{why}")

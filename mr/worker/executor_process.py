@@ -32,12 +32,12 @@ from mr import codec
 from mr.codec import Items
 from mr.errors import ConfigError, CorruptEntry, MrError
 from mr.model.handler import Handler
+from mr.services.isolation import Cgroup, Leaf
 from mr.worker import frames, output
 from mr.worker.executor import EXIT_MEMORY, Start
 from mr.worker.family import kill_marked
 from mr.worker.frame_stream import FrameStream
 from mr.worker.frames import Cell
-from mr.worker.isolation import Cgroup, Leaf
 from mr.worker.leftovers import Folder
 from mr.worker.wear import Wear
 

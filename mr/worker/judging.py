@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 
 from mr.model.invocation import ErrorReport
+from mr.services import isolation
 from mr.services.quota import Quota
 from mr.services.work import ReduceWork
 from mr.settings import HandlerSettings
-from mr.worker import isolation
 from mr.worker.case import Slot
 from mr.worker.executor_process import Current, Exit
 from mr.worker.family import below

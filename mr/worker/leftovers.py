@@ -19,8 +19,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mr.services.isolation import Cgroup
 from mr.worker.family import kill_marked
-from mr.worker.isolation import Cgroup
 
 _log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
+from mr.services.isolation import Cgroup
 from mr.settings import HandlerSettings
 from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
-from mr.worker.isolation import Cgroup
 from mr.worker.leftovers import remove_leftovers
 from mr.worker.run import Run
 

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Serving:
-    """`learn` is given every version of a handler; `on_change` the workflows and topics, in the loop, by way of `post`."""
+    """`learn` is given every version of a handler; `on_change` workflows and topics, in the loop, by way of `post`."""
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from mr.rules import condition
 from mr.services import machine
 from mr.services.checkup import checkup, of_fleet, of_settings
 from mr.services.fleet import Fleet, Picture, Queue, Running, unserved
+from mr.services.isolation import Isolation
 from mr.settings import Machine, Settings
 
 OK, WARN, FAIL = Health.OK, Health.WARN, Health.FAIL
@@ -152,18 +153,13 @@ def test_executors_that_may_take_more_than_there_is_are_warned_of() -> None:
     assert machine.memory(greedy).health is WARN
 
 
-def test_the_control_group_is_ours_only_if_it_can_be_written(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("12:cpu:/x\n0::/mr.slice\n")
-    group = tmp_path / "mr.slice"
-    group.mkdir()
-    assert machine.own_cgroup(str(tmp_path), str(own)) == ""
-    (tmp_path / "cgroup.controllers").write_text("memory\n")
-    assert machine.own_cgroup(str(tmp_path), str(own)) == ""
-    (group / "cgroup.procs").write_text("")
-    assert machine.own_cgroup(str(tmp_path), str(own)) == str(group)
-    assert str(group) in machine.sandbox(str(tmp_path), str(own)).found
-    assert machine.own_cgroup(str(tmp_path), "/nope") == ""
+def test_the_level_of_isolation_is_told_with_the_reason_why_there_is_no_more() -> None:
+    best = machine.sandbox(Isolation(memory="cgroup", processes="cgroup")).found
+    assert "together" in best
+    assert "by the kernel" in best
+    least = machine.sandbox(Isolation(memory="rlimit", processes="environment", reason="nothing may be made")).found
+    assert "each process" in least
+    assert "nothing may be made" in least
 
 
 # The fleet

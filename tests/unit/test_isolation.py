@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mr.worker.isolation import TASKS_MAX, Cgroup, Leaf, reached
+from mr.services.isolation import TASKS_MAX, Cgroup, Leaf, reached
 
 MB = 1024 * 1024
 LIMITS = ("memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cgroup.procs", "cgroup.kill")

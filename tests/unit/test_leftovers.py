@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from mr.worker.isolation import Cgroup
+from mr.services.isolation import Cgroup
 from mr.worker.leftovers import PREFIX, Folder, remove_leftovers
 
 NO_CGROUP = Cgroup(None)
 OWNER = """
 import subprocess, sys
-from mr.worker.isolation import Cgroup
+from mr.services.isolation import Cgroup
 from mr.worker.leftovers import Folder
 folder = Folder()
 (folder.path / "spool").write_text("big")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from mr.services.isolation import Cgroup
 from mr.worker import frames
 from mr.worker.frames import Limits
-from mr.worker.isolation import Cgroup
 from tests.unit.executors import RETURN, SAME, Bench, Recorder, bench, until
 
 pytestmark = pytest.mark.kills
