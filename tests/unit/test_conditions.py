@@ -11,7 +11,7 @@ import pytest
 import mr
 from mr.adapters.brokers import nsq
 from mr.adapters.sqlite_condition import WAL_WARN_BYTES
-from mr.adapters.stores import etcd3_condition
+from mr.adapters.stores.etcd3 import condition as etcd3_condition
 from mr.adapters.stores.sqlite import SqliteStore
 from mr.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from mr.model.condition import Condition, Health, fine

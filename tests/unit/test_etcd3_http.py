@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from mr.adapters.stores.etcd3 import Etcd3Store
-from mr.adapters.stores.etcd3_http import Chunks, Head
+from mr.adapters.stores.etcd3.http import Chunks, Head
 from mr.errors import NotFound, StoreFull, StoreUnavailable, ValueRefused
 from mr.ports.store import Put, Transaction
 

@@ -14,8 +14,8 @@ from typing import TypeVar
 import msgspec
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from mr.adapters.stores import etcd3_wire as wire
-from mr.adapters.stores.etcd3_http import SOCKET_OPTIONS, GatewayConnection, GatewayPool, Stream
+from mr.adapters.stores.etcd3 import wire
+from mr.adapters.stores.etcd3.http import SOCKET_OPTIONS, GatewayConnection, GatewayPool, Stream
 from mr.errors import MrError, NotFound, StoreFull, StoreUnavailable, ValueRefused
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
 """Store on etcd v3, through its official JSON gateway.
 
 One call is one round trip: a commit is one transaction of etcd, with its counts and reads inside. etcd answers every
-read linearisably. What the words on the wire look like is in `etcd3_wire`, what failures mean in `etcd3_gateway`,
-how a watch survives a cut in `etcd3_watch`.
+read linearisably. What the words on the wire look like is in `wire`, what failures mean in `gateway`,
+how a watch survives a cut in `watch`.
 
 The hard parts are etcd's limits (128 operations a branch, about 1.5 MB, no key twice), which are checked before
 anything is sent; and its quota: when the file is full it refuses puts and leases but still deletes, and space comes
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mr.adapters.stores import etcd3_wire as wire
-from mr.adapters.stores.etcd3_condition import conditions
-from mr.adapters.stores.etcd3_gateway import Gateway
-from mr.adapters.stores.etcd3_watch import Etcd3Watch
+from mr.adapters.stores.etcd3 import wire
+from mr.adapters.stores.etcd3.condition import conditions
+from mr.adapters.stores.etcd3.gateway import Gateway
+from mr.adapters.stores.etcd3.watch import Etcd3Watch
 from mr.errors import NotFound
 from mr.model.condition import Condition
 from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store, Transaction, Watch

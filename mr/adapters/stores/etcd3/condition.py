@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import urllib3
 
-from mr.adapters.stores import etcd3_wire as wire
-from mr.adapters.stores.etcd3_gateway import Gateway
+from mr.adapters.stores.etcd3 import wire
+from mr.adapters.stores.etcd3.gateway import Gateway
 from mr.errors import MrError
 from mr.model.condition import Condition, broken, doubtful, fine
 from mr.rules import condition

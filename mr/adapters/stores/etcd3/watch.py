@@ -16,9 +16,9 @@ import time
 
 import msgspec
 
-from mr.adapters.stores import etcd3_wire as wire
-from mr.adapters.stores.etcd3_gateway import Gateway
-from mr.adapters.stores.etcd3_http import Stream
+from mr.adapters.stores.etcd3 import wire
+from mr.adapters.stores.etcd3.gateway import Gateway
+from mr.adapters.stores.etcd3.http import Stream
 from mr.errors import StoreUnavailable, WatchLost
 from mr.ports.store import Change, Watch
 
