@@ -1,4 +1,4 @@
-"""The promises of the store port, kept by etcd v3 on a real server."""
+"""The promises of the store port, kept by etcd v3 on a real server, by gRPC and through its JSON gateway."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ def server() -> Iterator[EtcdServer]:
         yield server
 
 
+@pytest.mark.parametrize("grpc", [True, False], ids=["grpc", "gateway"])
 class TestEtcd3(StoreContract, TransactionContract):
     @pytest.fixture
-    def store(self, server: EtcdServer) -> Iterator[Etcd3Store]:
+    def store(self, server: EtcdServer, grpc: bool) -> Iterator[Etcd3Store]:
         """Empty, but not at its first revision: no promise depends on that."""
-        store = Etcd3Store(server.endpoints)
+        store = Etcd3Store(server.endpoints, grpc=grpc)
         while store.delete_prefix(""):
             pass
         yield store
         store.close()
 
     @pytest.fixture
-    def reopen(self, store: Etcd3Store, server: EtcdServer) -> Iterator[Callable[[], Store]]:
+    def reopen(self, store: Etcd3Store, server: EtcdServer, grpc: bool) -> Iterator[Callable[[], Store]]:
         """A crash of the server."""
         opened: list[Store] = []
 
         def again() -> Store:
             server.restart()
-            opened.append(Etcd3Store(server.endpoints))
+            opened.append(Etcd3Store(server.endpoints, grpc=grpc))
             return opened[-1]
 
         yield again

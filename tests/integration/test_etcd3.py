@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -24,7 +25,8 @@ DEADLINE_S = 20.0
 class Proxy:
     """Stands before a server and cuts: at most `answer_bytes` of the answers pass on one connection, None for all.
 
-    A cut comes after the server has answered, so that what was asked has happened.
+    A cut comes after the server has answered, so that what was asked has happened. One that is `plain` lets HTTP/1
+    pass and nothing else.
     """
 
     def __init__(self, port: int) -> None:
@@ -32,6 +34,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.answer_bytes: int | None = None
+        self.plain = False
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -47,19 +50,26 @@ class Proxy:
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                if self.plain and data.startswith(b"PRI * HTTP/2.0"):
+                    client.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    break
                 server.sendall(data)
         close(server)
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
         passed = 0
+        is_http2 = False
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
+                is_http2 = is_http2 if passed else data.startswith(b"\0")
                 allowed = self.answer_bytes
-                if allowed is not None:
-                    data = data[: max(0, allowed - passed)]
-                client.sendall(data)
-                passed += len(data)
+                passing = data if allowed is None else data[: max(0, allowed - passed)]
+                client.sendall(passing)
+                passed += len(passing)
                 if allowed is not None and passed >= allowed:
+                    # HTTP/2 says this and that before it answers; the answer ends with fields that end the stream.
+                    while data and is_http2 and not re.search(rb"\0\0.\x01\x05\0", data, re.DOTALL):
+                        data = server.recv(65536)
                     break
         close(client)
         close(server)
@@ -87,12 +97,12 @@ def server() -> Iterator[EtcdServer]:
         yield server
 
 
-@pytest.fixture
-def open_store() -> Iterator[Callable[..., Etcd3Store]]:
+@pytest.fixture(params=["grpc", "gateway"])
+def open_store(request: pytest.FixtureRequest) -> Iterator[Callable[..., Etcd3Store]]:
     with contextlib.ExitStack() as stack:
 
         def build(*endpoints: str, **options) -> Etcd3Store:
-            store = Etcd3Store(endpoints, **options)
+            store = Etcd3Store(endpoints, grpc=request.param == "grpc", **options)
             stack.callback(store.close)
             return store
 
@@ -193,6 +203,7 @@ def test_a_lost_answer_makes_the_outcome_unknown_and_a_repeat_shows_it(
 ):
     # With a second endpoint at hand the adapter must still not send a write twice by itself.
     through = open_store(proxy.endpoint, shared.endpoint)
+    assert through.get("k") is None  # so that a connection stands
     create = Transaction(conditions=[Absent("k")], operations=[Put("k", b"mine")], counts=["k"], reads=["k"])
     proxy.answer_bytes = 0
     with pytest.raises(StoreUnavailable) as raised:
@@ -209,7 +220,8 @@ def test_a_lost_answer_makes_the_outcome_unknown_and_a_repeat_shows_it(
 
 def test_an_answer_cut_in_its_middle_makes_the_outcome_unknown(proxy: Proxy, store: Etcd3Store, open_store):
     through = open_store(proxy.endpoint)
-    proxy.answer_bytes = 150
+    assert through.get("k") is None
+    proxy.answer_bytes = 250
     with pytest.raises(StoreUnavailable) as raised:
         put(through, "k")
     assert raised.value.unknown
@@ -218,8 +230,10 @@ def test_an_answer_cut_in_its_middle_makes_the_outcome_unknown(proxy: Proxy, sto
 
 def test_a_read_whose_answer_is_lost_is_asked_of_the_next_endpoint(proxy: Proxy, shared, store: Etcd3Store, open_store):
     put(store, "k", b"v")
+    through = open_store(proxy.endpoint, shared.endpoint)
+    assert through.count("k") == 1
     proxy.answer_bytes = 0
-    found = open_store(proxy.endpoint, shared.endpoint).get("k")
+    found = through.get("k")
     assert found is not None
     assert found.value == b"v"
 
@@ -248,6 +262,27 @@ def test_a_watch_of_a_big_value_sees_it_whole(store: Etcd3Store):
         (change,) = collect(watch, 1)
     assert change.entry is not None
     assert change.entry.value == value
+
+
+def test_a_proxy_that_passes_plain_http_only_is_no_obstacle(proxy: Proxy, caplog: pytest.LogCaptureFixture):
+    proxy.plain = True
+    with contextlib.closing(Etcd3Store([proxy.endpoint])) as through:
+        with through.watch("plain/", through.revision()) as watch:
+            revisions = [put(through, f"plain/{number}") for number in range(3)]
+            assert [change.revision for change in collect(watch, 3)] == revisions
+        assert through.count("plain/") == 3
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "JSON gateway" in said
+
+
+def test_commits_and_pages_of_megabytes_pass_both_ways(store: Etcd3Store):
+    values = [os.urandom(1_200_000) for _ in range(4)]
+    for number, value in enumerate(values):
+        put(store, f"big/{number}", value)
+    many = {f"many/{number:03}": os.urandom(11_000) for number in range(120)}
+    assert store.commit(Transaction(operations=[Put(key, value) for key, value in many.items()])).succeeded
+    assert [entry.value for entry in store.range("big/").entries] == values
+    assert {entry.key: entry.value for entry in store.range("many/").entries} == many
 
 
 # Endpoints

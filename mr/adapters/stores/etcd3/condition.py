@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import urllib3
 
-from mr.adapters.stores.etcd3 import wire
-from mr.adapters.stores.etcd3.gateway import Gateway
+from mr.adapters.stores.etcd3 import json, methods
+from mr.adapters.stores.etcd3.cluster import Cluster
 from mr.errors import MrError
 from mr.model.condition import Condition, broken, doubtful, fine
 from mr.rules import condition
@@ -37,28 +37,28 @@ class Measured(msgspec.Struct, frozen=True):
     ahead_s: float | None
 
 
-def conditions(gateway: Gateway, timeout_s: float) -> list[Condition]:
+def conditions(cluster: Cluster, timeout_s: float) -> list[Condition]:
     """The conditions of every member that is named in the settings."""
     found: list[Condition] = []
     silent: dict[str, str] = {}
-    for number, name in enumerate(gateway.names):
+    for number, name in enumerate(cluster.names):
         try:
-            status = gateway.call("/v3/maintenance/status", b"{}", wire.decode_status, only=number)
+            status = cluster.call(methods.STATUS, {}, only=number)
         except MrError as error:
             silent[name] = str(error)
             continue
         found += _member(name, status, _measure(name, timeout_s))
     for name, message in silent.items():
         advice = f"see whether etcd runs and listens at {name}"
-        make = doubtful if len(silent) < gateway.endpoints else broken
+        make = doubtful if len(silent) < cluster.endpoints else broken
         found.append(make(f"etcd {name}", message, advice))
-    if len(silent) < gateway.endpoints:
+    if len(silent) < cluster.endpoints:
         with contextlib.suppress(MrError):  # who may not ask for alarms has met that with the status
-            found.append(_alarms(gateway))
+            found.append(_alarms(cluster))
     return found
 
 
-def _member(name: str, status: wire.StatusAnswer, measured: Measured) -> Iterator[Condition]:
+def _member(name: str, status: json.StatusAnswer, measured: Measured) -> Iterator[Condition]:
     yield version(f"etcd {name}", status.version)
     quota = int(measured.values.get(_QUOTA, 0))
     subject = f"etcd {name} space"
@@ -105,8 +105,8 @@ def compaction(subject: str, revision: int, compacted: int) -> Condition:
     return fine(subject, f"{kept:,} revisions kept")
 
 
-def _alarms(gateway: Gateway) -> Condition:
-    raised = gateway.call("/v3/maintenance/alarm", b'{"action":"GET"}', wire.decode_alarms).alarms
+def _alarms(cluster: Cluster) -> Condition:
+    raised = cluster.call(methods.ALARM, {"action": "GET"}).alarms
     if not raised:
         return fine("etcd alarms", "none")
     names = ", ".join(sorted({alarm.alarm for alarm in raised}))

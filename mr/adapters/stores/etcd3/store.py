@@ -1,8 +1,14 @@
-"""Store on etcd v3, through its official JSON gateway.
+"""Store on etcd v3, by gRPC where it can be had, and through etcd's JSON gateway.
 
 One call is one round trip: a commit is one transaction of etcd, with its counts and reads inside. etcd answers every
-read linearisably. What the words on the wire look like is in `wire`, what failures mean in `gateway`,
-how a watch survives a cut in `watch`.
+read linearisably. From the top down:
+
+    store        what the port asks                    watch       changes, over any cut
+    cluster      which endpoint, login, asking again   condition   how the members are
+    endpoint     gRPC or the gateway                   refusals    what failures mean
+    methods      each call in the words of both        messages    what is asked and answered
+    grpc         sockets over `http2` and `hpack`      protobuf    its words
+    http         the gateway's sockets                 json        its words
 
 The hard parts are etcd's limits (128 operations a branch, about 1.5 MB, no key twice), which are checked before
 anything is sent; and its quota: when the file is full it refuses puts and leases but still deletes, and space comes
@@ -15,17 +21,21 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from mr.adapters.stores.etcd3 import wire
+from mr.adapters.stores.etcd3 import methods
+from mr.adapters.stores.etcd3.cluster import Cluster
 from mr.adapters.stores.etcd3.condition import conditions
-from mr.adapters.stores.etcd3.gateway import Gateway
+from mr.adapters.stores.etcd3.messages import RangeAnswer, Span, TransactionAnswer, check, key_bytes, span
 from mr.adapters.stores.etcd3.watch import Etcd3Watch
 from mr.errors import NotFound
 from mr.model.condition import Condition
 from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store, Transaction, Watch
+
+A = TypeVar("A")
 
 # Compacting a million revisions or rewriting a file of some GiB takes its time; etcd answers when it is done.
 HOUSEKEEPING_TIMEOUT_S = 120.0
@@ -47,21 +57,28 @@ class Etcd3Store(Store):
 
     `endpoints` are `host:port`; any of them serves, the next is tried when one fails. Connections are opened when
     first needed, by each process for itself. A write waits `timeout_s` at most, a read that for each endpoint.
+    Without `grpc` only the gateway is asked.
     """
 
     abilities = Abilities(transactions=True, carries_messages=False, lease_ttl_min_s=1.0)
     limits = Limits()
 
     def __init__(
-        self, endpoints: Sequence[str], *, username: str = "", password: str = "", timeout_s: float = 2.0
+        self,
+        endpoints: Sequence[str],
+        *,
+        username: str = "",
+        password: str = "",
+        timeout_s: float = 2.0,
+        grpc: bool = True,
     ) -> None:
-        self._gateway = Gateway(endpoints, username=username, password=password, timeout_s=timeout_s)
+        self._cluster = Cluster(endpoints, username=username, password=password, timeout_s=timeout_s, grpc=grpc)
         self._timeout_s = timeout_s
 
     def commit(self, transaction: Transaction) -> Outcome:
-        body = wire.encode_transaction(transaction, self.limits)
+        check(transaction, self.limits)
         writes = bool(transaction.operations)
-        answer = self._gateway.call("/v3/kv/txn", body, wire.decode_transaction, writes=writes, repeats=not writes)
+        answer = self._cluster.call(methods.TRANSACTION, transaction, writes=writes, repeats=not writes)
         counts: dict[str, int] = {}
         entries: dict[str, Entry | None] = {}
         skipped = len(transaction.operations) if answer.succeeded else 0
@@ -73,56 +90,53 @@ class Etcd3Store(Store):
         return Outcome(succeeded=answer.succeeded, revision=answer.header.revision, counts=counts, entries=entries)
 
     def get(self, key: str) -> Entry | None:
-        kvs = self._range(wire.encode_range(wire.key_bytes(key))).kvs
+        kvs = self._range(Span(key_bytes(key))).kvs
         return kvs[0].entry() if kvs else None
 
     def range(self, prefix: str, *, after: str = "", limit: int = 1000, keys_only: bool = False) -> Page:
-        first, end = wire.span(prefix)
+        first, end = span(prefix)
         if after:
-            first = max(first, wire.key_bytes(after) + b"\0")
-        answer = self._range(wire.encode_range(first, end, limit=limit, keys_only=keys_only))
+            first = max(first, key_bytes(after) + b"\0")
+        answer = self._range(Span(first, end, limit=limit, keys_only=keys_only))
         return Page(entries=[kv.entry() for kv in answer.kvs], revision=answer.header.revision, more=answer.more)
 
     def count(self, prefix: str) -> int:
-        return self._range(wire.encode_range(*wire.span(prefix), count_only=True)).count
+        return self._range(Span(*span(prefix), count_only=True)).count
 
     def delete_prefix(self, prefix: str, *, limit: int = 1000) -> int:
         # Two plain calls instead of one transaction: etcd lets them pass when its quota is used up.
-        kvs = self._range(wire.encode_range(*wire.span(prefix), limit=limit, keys_only=True)).kvs
+        kvs = self._range(Span(*span(prefix), limit=limit, keys_only=True)).kvs
         if not kvs:
             return 0
-        body = wire.encode_range(kvs[0].key, kvs[-1].key + b"\0")
-        return self._gateway.call("/v3/kv/deleterange", body, wire.decode_delete, writes=True).deleted
+        return self._cluster.call(methods.DELETE, Span(kvs[0].key, kvs[-1].key + b"\0"), writes=True).deleted
 
     def watch(self, prefix: str, after_revision: int) -> Watch:
-        return Etcd3Watch(self._gateway, prefix, after_revision, timeout_s=self._timeout_s)
+        return Etcd3Watch(self._cluster, prefix, after_revision, timeout_s=self._timeout_s)
 
     def revision(self) -> int:
-        return self._range(wire.encode_range(b"\0", count_only=True)).header.revision
+        return self._range(Span(b"\0", count_only=True)).header.revision
 
     def grant(self, ttl_s: float) -> Lease:
         # A repeat after a lost answer leaves a lease that nobody uses, until its time is over.
-        body = b'{"TTL":%d}' % max(1, math.ceil(ttl_s))
-        answer = self._gateway.call("/v3/lease/grant", body, wire.decode_lease, writes=True)
+        answer = self._cluster.call(methods.GRANT, max(1, math.ceil(ttl_s)), writes=True)
         return Lease(answer.ID, float(answer.TTL))
 
     def keep(self, lease: Lease) -> bool:
-        body = b'{"ID":%d}' % lease.id
-        return self._gateway.call("/v3/lease/keepalive", body, wire.decode_keep, writes=True).result.TTL > 0
+        return self._cluster.call(methods.KEEP, lease.id, writes=True).TTL > 0
 
     def revoke(self, lease: Lease) -> None:
         with contextlib.suppress(NotFound):  # It ended before, or a repeat finds its own work done.
-            self._gateway.call("/v3/lease/revoke", b'{"ID":%d}' % lease.id, wire.decode_nothing, writes=True)
+            self._cluster.call(methods.REVOKE, lease.id, writes=True)
 
     def conditions(self) -> list[Condition]:
-        return conditions(self._gateway, self._timeout_s)
+        return conditions(self._cluster, self._timeout_s)
 
     def close(self) -> None:
-        self._gateway.close()
+        self._cluster.close()
 
     def status(self) -> EtcdStatus:
         """What the endpoint that answers says about itself."""
-        answer = self._gateway.call("/v3/maintenance/status", b"{}", wire.decode_status)
+        answer = self._cluster.call(methods.STATUS, {})
         return EtcdStatus(answer.version, answer.db_size, answer.db_size_in_use)
 
     def compact(self, revision: int, *, waits: bool = True) -> None:
@@ -133,29 +147,29 @@ class Etcd3Store(Store):
         """
         with contextlib.suppress(NotFound):
             if waits:
-                self._housekeep("/v3/kv/compaction", b'{"revision":%d,"physical":true}' % revision)
+                self._housekeep(methods.COMPACT, {"revision": revision, "physical": True})
             else:
-                body = b'{"revision":%d}' % revision
-                self._gateway.call("/v3/kv/compaction", body, wire.decode_nothing, writes=True)
+                self._cluster.call(methods.COMPACT, {"revision": revision}, writes=True)
 
     def reclaim(self) -> None:
         """Give back the space that compaction freed, and let etcd take writes again after its quota was used up.
 
         Each member is busy while it rewrites its file: tens of milliseconds for 16 MiB, seconds for gigabytes.
         """
-        for number in range(self._gateway.endpoints):
-            self._housekeep("/v3/maintenance/defragment", b"{}", only=number)
-        for alarm in self._gateway.call("/v3/maintenance/alarm", b'{"action":"GET"}', wire.decode_alarms).alarms:
+        for number in range(self._cluster.endpoints):
+            self._housekeep(methods.DEFRAGMENT, {}, only=number)
+        for alarm in self._cluster.call(methods.ALARM, {"action": "GET"}).alarms:
             if alarm.alarm == "NOSPACE":
-                body = b'{"action":"DEACTIVATE","memberID":%d,"alarm":"NOSPACE"}' % alarm.memberID
-                self._housekeep("/v3/maintenance/alarm", body)
+                lifted = {"action": "DEACTIVATE", "memberID": alarm.memberID, "alarm": "NOSPACE"}
+                self._housekeep(methods.ALARM, lifted)
 
-    def _range(self, body: bytes) -> wire.RangeAnswer:
-        return self._gateway.call("/v3/kv/range", body, wire.decode_range)
+    def _range(self, asked: Span) -> RangeAnswer:
+        return self._cluster.call(methods.RANGE, asked)
 
-    def _housekeep(self, path: str, body: bytes, only: int | None = None) -> None:
-        timeout_s = HOUSEKEEPING_TIMEOUT_S
-        self._gateway.call(path, body, wire.decode_nothing, writes=True, only=only, timeout_s=timeout_s)
+    def _housekeep(
+        self, method: methods.Method[Mapping[str, object], A], asked: Mapping[str, object], only: int | None = None
+    ) -> None:
+        self._cluster.call(method, asked, writes=True, only=only, timeout_s=HOUSEKEEPING_TIMEOUT_S)
 
 
 class Maintenance:
@@ -182,7 +196,7 @@ class Maintenance:
             self._store.compact(old, waits=False)
 
 
-def _range_of(answer: wire.TransactionAnswer, number: int) -> wire.RangeAnswer:
+def _range_of(answer: TransactionAnswer, number: int) -> RangeAnswer:
     found = answer.responses[number].response_range
     assert found is not None, "counts and reads stand behind the operations"
     return found

@@ -16,9 +16,10 @@ import time
 
 import msgspec
 
-from mr.adapters.stores.etcd3 import wire
-from mr.adapters.stores.etcd3.gateway import Gateway
+from mr.adapters.stores.etcd3 import json
+from mr.adapters.stores.etcd3.cluster import Cluster
 from mr.adapters.stores.etcd3.http import Stream
+from mr.adapters.stores.etcd3.messages import span
 from mr.errors import StoreUnavailable, WatchLost
 from mr.ports.store import Change, Watch
 
@@ -29,8 +30,8 @@ RECONNECT_MAX_S = 1.0
 class Etcd3Watch(Watch):
     """Changes below a prefix, from a revision on. `next` for one thread, `close` for any."""
 
-    def __init__(self, gateway: Gateway, prefix: str, after_revision: int, *, timeout_s: float) -> None:
-        self._gateway = gateway
+    def __init__(self, cluster: Cluster, prefix: str, after_revision: int, *, timeout_s: float) -> None:
+        self._cluster = cluster
         self._prefix = prefix
         self._seen = after_revision
         self._timeout_s = timeout_s
@@ -79,10 +80,10 @@ class Etcd3Watch(Watch):
             self._drop()
 
     def _connect(self) -> Stream:
-        first, end = wire.span(self._prefix)
+        first, end = span(self._prefix)
         create = {"key": first, "range_end": end, "start_revision": self._seen + 1, "progress_notify": True}
         body = msgspec.json.encode({"create_request": create})
-        self._stream = self._gateway.stream("/v3/watch", body, self._timeout_s)
+        self._stream = self._cluster.stream("/v3/watch", body, self._timeout_s)
         self._give_up_at = time.monotonic() + self._timeout_s
         if self._closed.is_set():  # Closed while connecting: `close` may not have seen this stream.
             raise StoreUnavailable("the watch is closed")
@@ -92,7 +93,7 @@ class Etcd3Watch(Watch):
         """Leave a failed stream and its endpoint; the longer etcd is away, the rarer the tries."""
         if self._stream is not None:
             self._stream.close()
-            self._gateway.leave(self._stream.endpoint)
+            self._cluster.leave(self._stream.endpoint)
         if self._standing:
             self._pause_s = RECONNECT_FIRST_S
         self._stream, self._standing = None, False
@@ -104,11 +105,11 @@ class Etcd3Watch(Watch):
         until = deadline if self._standing else min(deadline, self._give_up_at)
         for line in stream.lines(max(0.0, until - time.monotonic())):
             try:
-                answer = wire.decode_watch(line)
+                answer = json.read_watch(line)
             except msgspec.MsgspecError as error:
                 raise StoreUnavailable(f"{stream.endpoint} sent no watch message: {error}") from error
             if answer.result is None:
-                self._gateway.forget_login()
+                self._cluster.forget_login()
                 raise StoreUnavailable(
                     f"{stream.endpoint} ended the watch: {answer.error.message if answer.error else line!r}"
                 )
@@ -116,11 +117,11 @@ class Etcd3Watch(Watch):
         if not self._standing and time.monotonic() >= self._give_up_at:
             raise StoreUnavailable(f"{stream.endpoint} does not answer")
 
-    def _take(self, result: wire.WatchResult) -> None:
+    def _take(self, result: json.WatchResult) -> None:
         revision = result.header.revision
         if result.canceled:
             if not result.compact_revision:
-                self._gateway.forget_login()
+                self._cluster.forget_login()
                 raise StoreUnavailable(f"etcd cancelled the watch: {result.cancel_reason}")
             wanted, compacted = self._seen + 1, result.compact_revision
             self._lost = f"the watch on {self._prefix} wants revision {wanted}; etcd was compacted to {compacted}"
