@@ -138,8 +138,12 @@ class FakeEtcd:
                     return
                 client.sendall(self.grpc[len(self.asked) - 1](stream))
 
-    def close(self) -> None:
-        self._listener.close()
+    def hang_up(self) -> None:
+        """End every connection; new ones are taken."""
         for client in self._opened:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.hang_up()

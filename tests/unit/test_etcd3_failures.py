@@ -171,9 +171,10 @@ def test_an_answer_of_grpc_that_is_none_leaves_a_write_in_doubt(answer: bytes, e
 @pytest.mark.parametrize("piece", [b"", frame(PING, payload=b"12345678"), frame(DATA, 0, 1, b"x")])
 def test_a_deadline_holds_for_the_whole_answer_whatever_comes_meanwhile(piece: bytes, etcd: FakeEtcd, open_store):
     def drip(_: int) -> bytes:
-        for _ in range(40 if piece else 0):
-            etcd._opened[-1].sendall(piece)
-            time.sleep(0.05)
+        stop = time.monotonic() + 5.0
+        while piece and time.monotonic() < stop:
+            etcd._opened[-1].sendall(piece * 100)
+            time.sleep(0.001)
         return frame(HEADERS, END_HEADERS, 1, OPENING)
 
     etcd.grpc = [drip]
@@ -181,7 +182,7 @@ def test_a_deadline_holds_for_the_whole_answer_whatever_comes_meanwhile(piece: b
     with pytest.raises(StoreUnavailable, match="in time") as raised:
         open_store(timeout_s=0.4).commit(WRITE)
     assert raised.value.unknown
-    assert 0.3 < time.monotonic() - start < 1.5
+    assert 0.3 < time.monotonic() - start < 4.0
 
 
 # Connections
@@ -230,7 +231,7 @@ def test_a_server_that_looks_at_nothing_is_not_in_doubt(etcd: FakeEtcd, open_sto
     assert etcd.asked == ["grpc"]
 
 
-def test_a_connection_that_ended_while_nobody_used_it_is_replaced_without_doubt(etcd: FakeEtcd, open_store):
+def test_a_connection_whose_server_leaves_is_replaced_without_doubt(etcd: FakeEtcd, open_store):
     def last(stream: int) -> bytes:
         return grpc_answer(DONE, stream) + frame(GOAWAY, payload=number(stream) + number(0))
 
@@ -239,6 +240,15 @@ def test_a_connection_that_ended_while_nobody_used_it_is_replaced_without_doubt(
     for _ in range(3):
         store.commit(WRITE)
     assert etcd.connections == 3
+
+
+def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced_without_doubt(etcd: FakeEtcd, open_store):
+    etcd.grpc = [lambda stream: grpc_answer(DONE, stream)] * 2
+    store = open_store()
+    store.commit(WRITE)
+    etcd.hang_up()
+    assert store.commit(WRITE).succeeded
+    assert etcd.connections == 2
 
 
 # The way
@@ -275,17 +285,22 @@ def test_who_speaks_http2_but_knows_no_such_call_is_asked_through_the_gateway(
     assert etcd.asked == ["grpc", "http", "http"]
 
 
-def test_grpc_is_tried_again_after_a_while(etcd: FakeEtcd, open_store, monkeypatch: pytest.MonkeyPatch):
+def test_grpc_is_tried_again_after_a_while_and_one_line_is_enough(
+    etcd: FakeEtcd, open_store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(endpoint, "GRPC_AGAIN_S", 0.0)
     etcd.grpc = [
+        lambda stream: grpc_refusal(12, "not yet", stream),
+        lambda _: b"",  # The second question is asked of the gateway.
         lambda stream: grpc_refusal(12, "not yet", stream),
         lambda _: b"",
         lambda stream: grpc_answer(DONE, stream),
     ]
     etcd.http = HTTP_OK
     store = open_store()
-    assert [store.commit(WRITE).revision for _ in range(2)] == [7, 7]
-    assert etcd.asked == ["grpc", "http", "grpc"]
+    assert [store.commit(WRITE).revision for _ in range(3)] == [7] * 3
+    assert etcd.asked == ["grpc", "http", "grpc", "http", "grpc"]
+    assert len(caplog.records) == 1
 
 
 def test_a_write_that_grpc_left_in_doubt_is_not_asked_of_the_gateway(etcd: FakeEtcd, open_store):
