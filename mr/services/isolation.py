@@ -24,6 +24,7 @@ import msgspec
 TASKS_MAX = 1000
 """Processes and threads of one executor."""
 
+LEAF_PREFIX = "mr-executor-"
 _WANTED = ("memory", "pids")
 _REMOVE_S = 1.0
 
@@ -122,7 +123,9 @@ class Cgroup:
         level = self.look()
         if level.processes != "cgroup":
             self.path = None
-        elif level.memory == "cgroup":
+            return level
+        self._tidy()
+        if level.memory == "cgroup":
             try:
                 self._pass_on()
                 self._limits_memory = True
@@ -153,6 +156,15 @@ class Cgroup:
         """Remove the leaf of an executor whose worker was killed, if it had one here."""
         if self.path is not None:
             Leaf(self.path / name).remove()
+
+    def _tidy(self) -> None:
+        """Remove the empty leaves of workers that were killed. One that somebody is about to enter may go, too:
+        its executor does without.
+        """
+        assert self.path is not None
+        for leaf in self.path.glob(f"{LEAF_PREFIX}*"):
+            with contextlib.suppress(OSError):  # somebody is in it
+                leaf.rmdir()
 
     def _pass_on(self) -> None:
         assert self.path is not None

@@ -19,12 +19,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mr.services.isolation import Cgroup
+from mr.services.isolation import LEAF_PREFIX, Cgroup
 from mr.worker.family import kill_marked
 
 _log = logging.getLogger(__name__)
 
-PREFIX = "mr-executor-"
+PREFIX = LEAF_PREFIX
+"""Folder and leaf of an executor have the same name."""
 _NEW_PREFIX = "mr-new-executor-"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mr.services.isolation import TASKS_MAX, Cgroup, Leaf, reached
+from mr.services.isolation import LEAF_PREFIX, TASKS_MAX, Cgroup, Leaf, reached
 
 MB = 1024 * 1024
 LIMITS = ("memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cgroup.procs", "cgroup.kill")
@@ -102,6 +102,18 @@ def test_the_level_can_be_asked_for_and_asking_changes_nothing() -> None:
     assert first == second
     assert (first.memory == "cgroup") <= (first.reason == "")
     assert Path("/proc/self/cgroup").read_text() == before
+
+
+def test_empty_leaves_of_dead_workers_are_removed_and_no_others(alone: Path) -> None:
+    (alone / f"{LEAF_PREFIX}empty").mkdir()
+    files(alone / f"{LEAF_PREFIX}used", cgroup__procs="1")
+    (alone / "somebody").mkdir()
+    Cgroup(alone).look()
+    assert (alone / f"{LEAF_PREFIX}empty").exists()
+    Cgroup(alone).prepare()
+    assert not (alone / f"{LEAF_PREFIX}empty").exists()
+    assert (alone / f"{LEAF_PREFIX}used").exists()
+    assert (alone / "somebody").exists()
 
 
 @pytest.fixture
