@@ -76,6 +76,7 @@ def test_a_leaf_has_the_limits_of_its_executor(alone: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [("cgroup.procs", f"{os.getpid()}\n1\n", "other processes"), ("cgroup.controllers", "cpu pids\n", "memory")],
+    ids=["processes", "controllers"],  # a process id in a name would differ between the runners of tests
 )
 def test_without_controllers_leaves_are_there_to_end_what_is_in_them(
     alone: Path, name: str, text: str, said: str
