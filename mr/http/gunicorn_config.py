@@ -10,8 +10,9 @@ from typing import Any
 worker_class = "mr.http.gunicorn_worker.Worker"
 workers = 1
 """A second one brings nothing on two cores; a big machine may have more, they share nothing but the store."""
-worker_connections = 10_000
-"""Each waiting client is one connection, and so is each idle keep-alive."""
+worker_connections = 12_000
+"""Each waiting client is one connection, and so is each idle keep-alive. With 10,000 of them there is still room for
+those who ask how we are."""
 keepalive = 15
 """Seconds for the next request on a connection, and for sending its headers."""
 graceful_timeout = 10

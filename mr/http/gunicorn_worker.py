@@ -7,10 +7,13 @@ listening sockets are gevent's, and so are the connections that they accept. Eve
 
 At the end (SIGTERM, SIGINT) waiting clients are answered with the ids of their requests, connections on which no
 request has begun are closed, and what is being answered is finished.
+
+Nobody holds a place for ever: whoever takes too long to ask is left, and so is whoever does not take the answer.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from types import FrameType
@@ -22,10 +25,14 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from mr.http.app import EXTENSION
 
+_log = logging.getLogger(__name__)
+
 SWITCH_INTERVAL_S = 0.000_5
 """How long a native thread may keep the event loop from running Python; the interpreter's own 5 ms is felt."""
 IDLE_S = 0.5
 """At the end: how long a connection may still begin a request."""
+SEND_S = 60.0
+"""How long a client may take for one piece of its answer, of half a megabyte at most."""
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
@@ -59,6 +66,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
     def timeout_ctx(self) -> _Patience:
         """How long a connection may take to begin a request and send its headers."""
         return _Patience(self.cfg.keepalive if self.alive else IDLE_S, self._idle)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Serve one request. Whoever does not take the answer is left; its result stays for another time."""
+        # For sending it is the time of a whole piece. The body of the request has a shorter time of its own.
+        sock.settimeout(SEND_S)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:
+            _log.warning("a client at %s did not take its answer: nothing was read for %g s", addr, SEND_S)
+            raise StopIteration from None  # the caller closes the connection, as at the end of any other
 
     def _drain(self) -> None:
         idle = list(self._idle)

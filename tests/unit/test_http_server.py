@@ -26,8 +26,10 @@ DEADLINE_S = 20.0
 POST = b"POST /job/w/j?blocking=0 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 PROGRAM = """
 import os, sys
+from mr.http import gunicorn_worker
 from mr.http.server import serve
 from mr.settings import Settings
+gunicorn_worker.SEND_S = float(os.environ.pop("SEND_S", "60"))
 code = serve(Settings.from_env(os.environ), {bind!r}, on_ready=lambda addresses: print(addresses[0], flush=True))
 print("served", code, flush=True)
 sys.exit(code)
@@ -68,6 +70,12 @@ class Server:
         connection.request("POST", "/job/w/j", b'{"arguments": {}}', {"Content-Type": "application/json"})
         until(lambda: self.count() > before)
         return connection
+
+    def connections(self) -> int:
+        """Connections that the server holds: established (01), or left by the client and not closed yet (08)."""
+        local = f":{self.port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[1].endswith(local) and row[3] in ("01", "08") for row in rows)
 
     def count(self) -> int:
         return self.parts.store.count(keys.requests("w"))
@@ -170,20 +178,39 @@ def test_a_client_that_hangs_up_frees_its_place_and_its_request_goes_on(server: 
     record = server.parts.results.request("w", r)
     assert record.reply_to is not None
     # Once nobody waits, a reply is removed and the result stays for its day.
-    time_limit = time.monotonic() + DEADLINE_S
-    while time.monotonic() < time_limit and _threads_waiting(server):
-        time.sleep(0.1)
+    until(lambda: not server.connections())
     server.finish(r, ("a", 1))
     until(lambda: not server.parts.store.count("replies/"))
     assert server.parts.store.count(keys.DUE) == 1
     assert server.ask("GET", f"/request/w/{r}/result")[1] == {"result": {"pairs": [["a", 1]]}}
 
 
-def _threads_waiting(server: Server) -> bool:
-    """Whether the server still holds connections of clients that have gone (CLOSE_WAIT is state 08)."""
-    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    local = f":{server.port:04X}"
-    return any(line.split()[1].endswith(local) and line.split()[3] == "08" for line in table)
+def test_clients_that_hang_up_leave_nothing_behind(server: Server) -> None:
+    clients = [server.blocking() for _ in range(20)]
+    assert server.connections() == 20
+    for client in clients:
+        client.close()
+    until(lambda: not server.connections())
+    assert server.count() == 20
+
+
+def test_a_client_that_does_not_take_its_answer_is_left_and_its_result_stays(tmp_path: Path) -> None:
+    big = [[["a", "x" * 400_000]]] * 50
+    with serving(tmp_path, SEND_S="1.5") as server:
+        lazy = socket.socket()
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.connect((server.host, server.port))
+        server.opened.append(lazy)
+        lazy.sendall(
+            b"POST /job/w/j HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
+        )
+        lazy.sendall(b'{"arguments": {}}')
+        (r,) = until(server.ids)
+        retention = server.parts.retention
+        front_ends.end(server.parts.store, retention, "w", r, RequestState.SUCCEEDED, chunks=big)
+        assert lazy.recv(100).startswith(b"HTTP/1.1 200")
+        until(lambda: not server.connections())
+        assert len(server.ask("GET", f"/request/w/{r}/result")[1]["result"]["pairs"]) == 50
 
 
 def test_a_body_in_chunks_is_read_and_limited(server: Server) -> None:
