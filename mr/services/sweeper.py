@@ -8,7 +8,8 @@ waiting, or running long. A due thing is published again only if
     (iii) its topic is empty on every broker, twice, DUE_S apart: the message was lost on the way;
     (iv)  its receipt names a worker that is gone, or does not hold it any more.
 
-and never while a live worker says that it holds it. Where publishing is part of the commit, a message cannot be
+and never while a live worker says that it holds it. A broker that does not answer tells nothing: what the others and
+the receipts say of the rest still holds. Where publishing is part of the commit, a message cannot be
 missing from the start, so only (iii) and (iv) remain. What is published again is flagged so: whoever gets it
 looks first.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -44,6 +46,8 @@ AGAIN_S = 4.0
 """How long something published again is left alone."""
 LOOK_MAX_S = 10.0
 """The longest pause between two looks at a request that stands still."""
+SWEEP_MAX_S = 2.0
+"""How long one sweep looks at requests; of a great many the others have their turn next time."""
 _KINDS: Mapping[str, Literal["map", "reduce", "end", "write"]] = {
     "map": "map",
     "slice": "map",
@@ -66,6 +70,29 @@ class _Seen(msgspec.Struct):
     unheld: dict[str, float] = {}
 
 
+class _Brokers:
+    """What the brokers say, asked once in a sweep: each question may cost the whole patience for one that hangs."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._empty: dict[str, bool] = {}
+
+    @cached_property
+    def instances(self) -> Mapping[str, str]:
+        """Those that answer, and when they started."""
+        return self._publisher.instances()
+
+    def is_empty(self, topic: str) -> bool:
+        """Whether a topic holds no message anywhere; False as long as one of the brokers does not tell."""
+        if topic not in self._empty:
+            try:
+                self._empty[topic] = not self._publisher.backlog([topic]).get(topic, Backlog()).total
+            except BrokerUnavailable as error:
+                _log.info("what waits in topic %s is not known now: %s", topic, error)
+                self._empty[topic] = False
+        return self._empty[topic]
+
+
 class Sweeper:
     """One sweep at a time; call `sweep` every second or so, from one thread."""
 
@@ -82,6 +109,7 @@ class Sweeper:
         self._receipts = Receipts(store, publisher, clock)
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._gone: dict[str, float] = {}
+        self._brokers = _Brokers(publisher)
 
     def sweep(self) -> int:
         """Look at every active request that stands still; how many messages were published again.
@@ -96,8 +124,11 @@ class Sweeper:
         if not standing:
             return 0
         holds, workers = self._holders()
+        self._brokers = _Brokers(self._publisher)
         again = 0
-        for name in standing:
+        for name in sorted(standing, key=lambda name: self._seen[name].look_at):
+            if self._clock.monotonic() - now > SWEEP_MAX_S:
+                break
             try:
                 again += self._look(name, active[name], holds, workers, now)
             except BrokerUnavailable as error:
@@ -202,7 +233,7 @@ class Sweeper:
         if lost:
             _log.info("publishing %d messages of request %s again", len(lost), r)
             labels = [label for label, _ in lost]
-            instances = self._publisher.instances()
+            instances = self._brokers.instances
             broker = self._publisher.publish([publication for _, publication in lost])
             seen.again.update(dict.fromkeys(labels, now))
             seen.look_at = now + DUE_S
@@ -232,13 +263,13 @@ class Sweeper:
             return False
         if not joins and receipt is None:
             return True
-        if self._publisher.backlog([topic]).get(topic, Backlog()).total:
+        if not self._brokers.is_empty(topic):
             seen.empty.pop(topic, None)
             return False
         return now - seen.empty.setdefault(topic, now) >= DUE_S
 
     def _is_restarted(self, receipt: Receipt, now: float) -> bool:
-        started = self._publisher.instances().get(receipt.broker)
+        started = self._brokers.instances.get(receipt.broker)
         if started is None:
             return now - self._gone.setdefault(receipt.broker, now) >= GONE_S
         self._gone.pop(receipt.broker, None)

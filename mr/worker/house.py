@@ -1,6 +1,7 @@
-"""House-keeping of a worker, in a thread of its own: lease and record, receipts, sweeping, cleaning, the store.
+"""House-keeping of a worker: lease and record, receipts, sweeping, cleaning, the store.
 
-Nothing here is needed for a right result; all of it saves work, or brings back what was lost.
+Nothing here is needed for a right result; all of it saves work, or brings back what was lost. There are two threads,
+because a sweep through ten thousand requests takes longer than the lease lasts that says who lives.
 """
 
 from __future__ import annotations
@@ -32,10 +33,9 @@ MAINTAIN_S = 60.0
 
 
 class House:
-    """One thread; `stop` ends it and gives the lease back.
+    """Two threads; `stop` ends them and gives the lease back.
 
-    `maintain` is what the store wants done every minute by the leader, if anything. It must not take long: the lease
-    is kept by the same thread.
+    `maintain` is what the store wants done every minute by the leader, if anything.
     """
 
     def __init__(
@@ -64,37 +64,48 @@ class House:
         self._is_leader = False
         self._sweep_at = self._maintain_at = 0.0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="house", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._again_and_again, args=(what,), name=name, daemon=True)
+            for name, what in (("lease", self._keep_lease), ("house", self._work))
+        ]
 
     def start(self) -> None:
         """Begin, once the worker is on record."""
         self._tick()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End, and take the worker off the record."""
         self._stopping.set()
-        self._thread.join(5.0)
+        for thread in self._threads:
+            thread.join(5.0)
         if self._lease is not None:
             try:
                 self._store.revoke(self._lease)
             except (StoreUnavailable, StoreFull):
                 _log.info("the lease of worker %s runs out by itself", self._name)
 
-    def _run(self) -> None:
+    def _again_and_again(self, what: Callable[[], None]) -> None:
         while not self._stopping.wait(TICK_S):
-            self._tick()
+            self._try(what)
 
     def _tick(self) -> None:
+        self._try(self._keep_lease)
+        self._try(self._work)
+
+    def _try(self, what: Callable[[], None]) -> None:
         try:
-            self._keep_lease()
-            self._receipts.flush()
-            self._sweep()
-            self._maintain_store()
+            what()
         except (StoreUnavailable, StoreFull, BrokerUnavailable) as error:
             _log.info("house-keeping goes on later: %s", error)
         except Exception:  # the thread has to outlive whatever one entry in the store may hold
             _log.exception("house-keeping met something that should not be")
+
+    def _work(self) -> None:
+        self._receipts.flush()
+        self._sweep()
+        self._maintain_store()
 
     def _keep_lease(self) -> None:
         if self._lease is None or not self._store.keep(self._lease):
@@ -145,15 +156,18 @@ class House:
         if self._lease is None:
             return False
         value = self._name.encode()
-        outcome = self._store.commit(
-            Transaction(
-                conditions=[Absent(keys.SWEEPER)],
-                operations=[Put(keys.SWEEPER, value, self._lease)],
-                reads=[keys.SWEEPER],
+        try:
+            outcome = self._store.commit(
+                Transaction(
+                    conditions=[Absent(keys.SWEEPER)],
+                    operations=[Put(keys.SWEEPER, value, self._lease)],
+                    reads=[keys.SWEEPER],
+                )
+                if not self._is_leader
+                else Transaction(conditions=[Equals(keys.SWEEPER, value)], reads=[keys.SWEEPER])
             )
-            if not self._is_leader
-            else Transaction(conditions=[Equals(keys.SWEEPER, value)], reads=[keys.SWEEPER])
-        )
+        except NotFound:
+            return False  # the lease is over; the other thread asks for a new one
         entry = outcome.entries[keys.SWEEPER]
         self._is_leader = entry is not None and entry.value == value
         return True
