@@ -7,6 +7,7 @@ are about. Where the program is not installed the test is skipped, but fails whe
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -53,11 +54,14 @@ class EtcdServer:
     `stop` ends it and removes its data; `kill` is a crash (SIGKILL) that leaves them for `start` or `restart`.
     """
 
-    def __init__(self, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, arguments: Sequence[str] = (), name: str = "test") -> None:
         self._program = program("etcd")
         self._arguments = list(arguments)
         self._folder = Path(tempfile.mkdtemp(prefix="mr-etcd-"))
+        self.name = name
         self.port, self._peer_port = free_ports(2)
+        self.members = self.member
+        """The members of its cluster, as etcd is told at its first start."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,17 +72,32 @@ class EtcdServer:
     def endpoints(self) -> list[str]:
         return [self.endpoint]
 
+    @property
+    def member(self) -> str:
+        """Its name and where its peers find it."""
+        return f"{self.name}=http://127.0.0.1:{self._peer_port}"
+
     def start(self) -> EtcdServer:
         """Start it, and return when it answers."""
+        self.launch()
+        self.wait_until_healthy()
+        return self
+
+    def launch(self) -> None:
+        """Start it. It answers when most members of its cluster are there."""
         assert self.process is None, "it runs already"
         client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
-        command = [self._program, "--name=test", f"--data-dir={self._folder / 'data'}", "--logger=zap"]
+        command = [self._program, f"--name={self.name}", f"--data-dir={self._folder / 'data'}", "--logger=zap"]
         command += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
         command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
-        command += [f"--initial-cluster=test={peer}", *self._arguments]
+        command += [f"--initial-cluster={self.members}", *self._arguments]
         # A file, not a pipe: nobody would read the pipe, and a full one stops the server.
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def wait_until_healthy(self) -> None:
+        """Return when it answers."""
+        assert self.process is not None, "it does not run"
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_healthy():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -86,7 +105,18 @@ class EtcdServer:
                 self.stop()
                 pytest.fail(f"etcd did not start:\n{text[-2000:]}")
             time.sleep(0.02)
-        return self
+
+    def leads(self) -> bool:
+        """Whether it is the leader of its cluster."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+        try:
+            connection.request("POST", "/v3/maintenance/status", b"{}")
+            answer = json.loads(connection.getresponse().read())
+            return bool(answer["header"]["member_id"] == answer["leader"])
+        except (OSError, http.client.HTTPException, KeyError):
+            return False
+        finally:
+            connection.close()
 
     def _is_healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
@@ -143,6 +173,51 @@ class EtcdServer:
             process.wait()
 
     def __enter__(self) -> EtcdServer:
+        return self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+
+class EtcdCluster:
+    """Three members of one etcd. Each can be killed and started again by itself."""
+
+    def __init__(self) -> None:
+        self.servers = [EtcdServer(name=f"member{number}") for number in range(3)]
+        for server in self.servers:
+            server.members = ",".join(one.member for one in self.servers)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [server.endpoint for server in self.servers]
+
+    def start(self) -> EtcdCluster:
+        """Start all, and return when they answer."""
+        for server in self.servers:
+            server.launch()
+        for server in self.servers:
+            server.wait_until_healthy()
+        return self
+
+    def leader(self) -> EtcdServer:
+        """The member that leads now."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            for server in self.servers:
+                if server.process is not None and server.leads():
+                    return server
+            time.sleep(0.02)
+        pytest.fail("no member of etcd leads")
+
+    def stop(self) -> None:
+        """End all and remove their data. Twice is harmless."""
+        for server in self.servers:
+            server.stop()
+
+    def log(self) -> str:
+        return "\n".join(server.log() for server in self.servers)
+
+    def __enter__(self) -> EtcdCluster:
         return self.start()
 
     def __exit__(self, *_error: object) -> None:

@@ -76,6 +76,7 @@ class _Brokers:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._empty: dict[str, bool] = {}
+        self._tell = True
 
     @cached_property
     def instances(self) -> Mapping[str, str]:
@@ -84,13 +85,13 @@ class _Brokers:
 
     def is_empty(self, topic: str) -> bool:
         """Whether a topic holds no message anywhere; False as long as one of the brokers does not tell."""
-        if topic not in self._empty:
+        if self._tell and topic not in self._empty:
             try:
                 self._empty[topic] = not self._publisher.backlog([topic]).get(topic, Backlog()).total
             except BrokerUnavailable as error:
-                _log.info("what waits in topic %s is not known now: %s", topic, error)
-                self._empty[topic] = False
-        return self._empty[topic]
+                _log.info("what waits in topics is not known now: %s", error)
+                self._tell = False
+        return self._tell and self._empty[topic]
 
 
 class Sweeper:
@@ -110,6 +111,7 @@ class Sweeper:
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._gone: dict[str, float] = {}
         self._brokers = _Brokers(publisher)
+        self._noticed: tuple[Mapping[str, str], frozenset[str]] = ({}, frozenset())
 
     def sweep(self) -> int:
         """Look at every active request that stands still; how many messages were published again.
@@ -119,15 +121,18 @@ class Sweeper:
         now = self._clock.monotonic()
         active = self._active()
         self._seen = {name: self._seen.get(name) or _Seen(since=now) for name in active}
+        self._brokers = _Brokers(self._publisher)
+        if active and not self._publisher.joins_commit:
+            self._notice(now)
         old = [name for name, seen in self._seen.items() if now - seen.since >= DUE_S and now >= seen.look_at]
         standing = self._standing(old, now)
         if not standing:
             return 0
         holds, workers = self._holders()
-        self._brokers = _Brokers(self._publisher)
+        until = self._clock.monotonic() + SWEEP_MAX_S
         again = 0
         for name in sorted(standing, key=lambda name: self._seen[name].look_at):
-            if self._clock.monotonic() - now > SWEEP_MAX_S:
+            if self._clock.monotonic() > until:
                 break
             try:
                 again += self._look(name, active[name], holds, workers, now)
@@ -136,6 +141,22 @@ class Sweeper:
             except CorruptEntry as error:
                 _log.error("request %s cannot be swept: %s", name[1], error)
         return again
+
+    # -- what may have been lost at once ------------------------------------------------------------------------
+
+    def _notice(self, now: float) -> None:
+        """An instance of the broker that started anew, or is gone for good: look at all requests without a pause."""
+        instances = self._brokers.instances
+        before, _ = self._noticed
+        for name in before.keys() - instances.keys():
+            self._gone.setdefault(name, now)
+        for name in instances:
+            self._gone.pop(name, None)
+        noticed = {**before, **instances}, frozenset(name for name, at in self._gone.items() if now - at >= GONE_S)
+        if noticed != self._noticed:
+            self._noticed = noticed
+            for seen in self._seen.values():
+                seen.look_at = min(seen.look_at, now)
 
     # -- finding what stands still ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 
 from mr.adapters.stores.etcd3 import Maintenance
 from mr.errors import StoreUnavailable
-from mr.ports.store import Put, Transaction
+from mr.ports.store import Lease, Put, Transaction
 from mr.rules import keys
 from mr.services.sweeper import Sweeper
 from mr.settings import Settings
 from mr.wiring import Parts
 from mr.worker.house import MAINTAIN_S, SWEEP_IDLE_S, House
+
+DEADLINE_S = 20.0
 
 
 class StillClock:
@@ -70,6 +73,36 @@ def test_the_leader_alone_maintains_the_store_once_a_minute(parts: Parts, clock:
     other._tick()
     other._tick()
     assert calls[2:] == ["other"]
+
+
+def test_the_lease_is_kept_while_a_sweep_takes_long(
+    parts: Parts, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, is_long, may_end = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def sweep(self: Sweeper) -> int:
+        is_long.set()
+        may_end.wait(DEADLINE_S)
+        return 0
+
+    def keep(lease: Lease) -> bool:
+        if is_long.is_set():
+            kept.release()
+        return really_keep(lease)
+
+    really_keep = parts.store.keep
+    monkeypatch.setattr(parts.store, "keep", keep)
+    busy = house(parts, clock, "busy", lambda: None)
+    busy.start()
+    monkeypatch.setattr(Sweeper, "sweep", sweep)
+    parts.store.commit(Transaction(operations=[Put(keys.active("w", "r"), b"{}")]))
+    clock.seconds += SWEEP_IDLE_S
+    assert is_long.wait(DEADLINE_S)
+    for _ in range(3):
+        assert kept.acquire(timeout=DEADLINE_S)
+    may_end.set()
+    busy.stop()
+    assert parts.store.get(keys.worker("busy")) is None
 
 
 def test_maintenance_that_fails_stops_nothing_and_is_tried_again(parts: Parts, clock: StillClock) -> None:

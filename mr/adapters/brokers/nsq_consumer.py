@@ -11,24 +11,16 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import logging
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
-from urllib.parse import urlencode
 
-import msgspec
-import urllib3
-
-from mr import codec
 from mr.adapters.brokers.nsq import CHANNEL, DELAY_MAX_S
+from mr.adapters.brokers.nsq_lookup import Lookup
 from mr.adapters.brokers.nsq_reader import Link, NsqDelivery, TopicReader
-from mr.errors import CorruptEntry
 from mr.ports.broker import Consumer, Delivery
-
-logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.1
 _REOPEN_S: Final = 0.005
@@ -36,15 +28,6 @@ _REOPEN_S: Final = 0.005
 
 _HELD_MAX_S: Final = 1.0
 _DRAIN_S: Final = 2.0
-
-
-class _Producer(msgspec.Struct):
-    broadcast_address: str
-    tcp_port: int
-
-
-class _Lookup(msgspec.Struct):
-    producers: list[_Producer] | None = None
 
 
 class NsqConsumer(Consumer):
@@ -80,10 +63,7 @@ class NsqConsumer(Consumer):
         lookup_s: float = 5.0,
     ) -> None:
         self._nsqds = {(host, tcp_port) for host, tcp_port, _ in nsqds}
-        self._lookup_pools = [
-            urllib3.HTTPConnectionPool(host, port, timeout=urllib3.Timeout(total=1.0), retries=False)
-            for host, port in lookupds
-        ]
+        self._lookup = Lookup(lookupds) if lookupds else None
         self._channel = channel
         self._msg_timeout_s = msg_timeout_s
         self._heartbeat_s = heartbeat_s
@@ -105,8 +85,8 @@ class NsqConsumer(Consumer):
     async def start(self, on_delivery: Callable[[Delivery], None]) -> None:
         self._on_delivery = on_delivery
         self._tasks = [asyncio.create_task(self._tick())]
-        if self._lookup_pools:
-            self._tasks.append(asyncio.create_task(self._look_up()))
+        if self._lookup is not None:
+            self._tasks.append(asyncio.create_task(self._look_up(self._lookup)))
 
     async def subscribe(self, topics: Sequence[str]) -> None:
         """As the port says; returns when the nsqds that answer have the topics, after a second at most."""
@@ -162,8 +142,8 @@ class NsqConsumer(Consumer):
         for link in links:
             await link.shut_down()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pool in self._lookup_pools:
-            pool.close()
+        if self._lookup is not None:
+            self._lookup.close()
 
     # What the wire reports (`nsq_reader.Receiver`).
 
@@ -299,27 +279,13 @@ class NsqConsumer(Consumer):
             elif delivery.expires_at - now < self._msg_timeout_s / 2:
                 delivery.touch()
 
-    async def _look_up(self) -> None:
-        """Ask every nsqlookupd for the producers of every topic, again and again."""
+    async def _look_up(self, lookup: Lookup) -> None:
+        """Ask nsqlookupd where the topics are, again and again."""
         while True:
-            for topic in list(self._readers):
-                found = await asyncio.to_thread(self._producers, topic)
-                if topic in self._readers:
-                    self._readers[topic].follow(self._nsqds | found)
+            producers = await asyncio.to_thread(lookup.producers)
+            for topic, reader in self._readers.items():
+                reader.follow(self._nsqds | {producer.address for producer in producers if producer.has(topic)})
             await asyncio.sleep(self._lookup_s if self._readers else _TICK_S)
-
-    def _producers(self, topic: str) -> set[tuple[str, int]]:
-        """Where nsqlookupd says that the topic is. One that does not answer, or does not know it, adds nothing."""
-        found = set()
-        for pool in self._lookup_pools:
-            try:
-                response = pool.request("GET", "/lookup?" + urlencode({"topic": topic}))
-                if response.status == 200:
-                    producers = codec.decode(response.data, _Lookup).producers or ()
-                    found |= {(producer.broadcast_address, producer.tcp_port) for producer in producers}
-            except (urllib3.exceptions.HTTPError, OSError, CorruptEntry) as error:
-                logger.warning("nsqlookupd %s:%s does not answer: %s", pool.host, pool.port, error)
-        return found
 
     def _make_link(self, topic: str, address: tuple[str, int]) -> Link:
         link = Link(

@@ -6,6 +6,7 @@ were sent a write may have been applied; it is never sent twice unless the calle
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -37,6 +38,7 @@ class Cluster:
         self._timeout_s = timeout_s
         self._token: str | None = None
         self._preferred = 0
+        self._left_at: dict[str, float] = {}
         self._closed = False
 
     @property
@@ -76,8 +78,8 @@ class Cluster:
                 problem = error
             except Trouble as error:
                 problem, sent = error, True
-            if only is None and self._preferred == number:
-                self._preferred = (number + 1) % many
+            if only is None:
+                self.leave(self._endpoints[number].name)
             if sent and not repeats:
                 break
         raise StoreUnavailable(
@@ -104,8 +106,16 @@ class Cluster:
 
     def leave(self, endpoint: str) -> None:
         """Prefer another endpoint from now on, if this one still is the preferred."""
+        self._left_at[endpoint] = time.monotonic()
         if self._endpoints[self._preferred].name == endpoint:
             self._preferred = (self._preferred + 1) % len(self._endpoints)
+
+    def was_left(self, endpoint: str, since: float) -> bool:
+        """Whether somebody had to leave this endpoint for another one since a monotonic time.
+
+        A member that hangs keeps its streams open and silent; who listens there learns it only from others' calls.
+        """
+        return len(self._endpoints) > 1 and self._left_at.get(endpoint, 0.0) > since
 
     def forget_login(self) -> None:
         """Log in anew before the next call."""

@@ -25,6 +25,8 @@ from mr.ports.store import Change, Watch
 
 RECONNECT_FIRST_S = 0.05
 RECONNECT_MAX_S = 1.0
+LOOK_ROUND_S = 1.0
+"""How often a watch that hears nothing asks whether others had to leave its member of etcd."""
 
 
 class Etcd3Watch(Watch):
@@ -38,7 +40,7 @@ class Etcd3Watch(Watch):
         self._stream: Stream | None = None
         self._standing = False
         self._stood_before = False
-        self._give_up_at = 0.0
+        self._opened_at = self._give_up_at = 0.0
         self._pause_s = RECONNECT_FIRST_S
         self._try_at = 0.0
         self._ready: list[Change] = []
@@ -84,7 +86,8 @@ class Etcd3Watch(Watch):
         create = {"key": first, "range_end": end, "start_revision": self._seen + 1, "progress_notify": True}
         body = msgspec.json.encode({"create_request": create})
         self._stream = self._cluster.stream("/v3/watch", body, self._timeout_s)
-        self._give_up_at = time.monotonic() + self._timeout_s
+        self._opened_at = time.monotonic()
+        self._give_up_at = self._opened_at + self._timeout_s
         if self._closed.is_set():  # Closed while connecting: `close` may not have seen this stream.
             raise StoreUnavailable("the watch is closed")
         return self._stream
@@ -102,8 +105,9 @@ class Etcd3Watch(Watch):
 
     def _read(self, stream: Stream, deadline: float) -> None:
         """Take in what comes until the deadline, or until something came."""
-        until = deadline if self._standing else min(deadline, self._give_up_at)
-        for line in stream.lines(max(0.0, until - time.monotonic())):
+        now = time.monotonic()
+        until = min(deadline, now + LOOK_ROUND_S if self._standing else self._give_up_at)
+        for line in stream.lines(max(0.0, until - now)):
             try:
                 answer = json.read_watch(line)
             except msgspec.MsgspecError as error:
@@ -116,6 +120,8 @@ class Etcd3Watch(Watch):
             self._take(answer.result)
         if not self._standing and time.monotonic() >= self._give_up_at:
             raise StoreUnavailable(f"{stream.endpoint} does not answer")
+        if not self._ready and self._cluster.was_left(stream.endpoint, self._opened_at):
+            raise StoreUnavailable(f"{stream.endpoint} does not answer others")
 
     def _take(self, result: json.WatchResult) -> None:
         revision = result.header.revision
