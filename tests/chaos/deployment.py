@@ -1,6 +1,7 @@
 """A whole deployment of its own: servers, a front end, two workers, and a connection to its store for the checker.
 
-`embedded` is one SQLite file; `cluster` is etcd v3 and nsqd. Both workers offer `general`, the second one also what
+`embedded` is one SQLite file; `cluster` is etcd v3 and nsqd; `several` is three members of etcd and two nsqd, one of
+which is found through nsqlookupd as well. Both workers offer `general`, the second one also what
 the job `apart` needs. Everything lies in a temporary folder on a disk, because commits that cost nothing would
 leave hardly a moment to be killed in. It stays if `keep` is set, for those who look why.
 """
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mr import codec
@@ -24,11 +25,11 @@ from mr.settings import Settings
 from mr.wiring import Parts
 from tests.chaos import client, jobs
 from tests.chaos.processes import Pid, Process, children, pid_of, wait_for
-from tests.servers import EtcdServer, free_ports
-from tests.servers_nsq import NsqdServer
+from tests.servers import EtcdCluster, EtcdServer, free_ports
+from tests.servers_nsq import NsqdServer, NsqlookupdServer
 
-PAIRS = ("embedded", "cluster")
-BOUND_S = {"embedded": 15.0, "cluster": 30.0}
+PAIRS = ("embedded", "cluster", "several")
+BOUND_S = {"embedded": 15.0, "cluster": 30.0, "several": 30.0}
 """A request is over this long after a fault, at the latest; a process that is stopped is a fault until it goes on."""
 EXECUTORS = 2
 KEEP_REQUESTS_S = 30.0
@@ -46,8 +47,9 @@ class Deployment:
     def __init__(self, pair: str, workflow: str = jobs.WORKFLOW, define: Callable[[Parts], None] = jobs.define) -> None:
         self.pair, self.workflow, self._define = pair, workflow, define
         self.folder = Path(tempfile.mkdtemp(prefix=f"mr-chaos-{pair}-", dir=_DISK))
-        self.etcd: EtcdServer | None = None
-        self.nsqd: NsqdServer | None = None
+        self.etcds: list[EtcdServer] = []
+        self.nsqds: list[NsqdServer] = []
+        self.lookupds: list[NsqlookupdServer] = []
         self.workers: list[Process] = []
         self.keep = False
         self.finished: dict[str, float] = {}
@@ -94,13 +96,21 @@ class Deployment:
         if self.pair == "embedded":
             return {"MR_STORE": f"sqlite:///{self.folder / 'store' / 'mr.db'}"}
         with _temporary_folders_in(_DISK):
-            self.etcd = EtcdServer().start()
-            self.nsqd = NsqdServer()
-        self.nsqd.start()
-        return {
-            "MR_STORE": f"etcd3://{self.etcd.endpoint}",
-            "MR_BROKER": f"nsq://127.0.0.1:{self.nsqd.tcp_port}?http=127.0.0.1:{self.nsqd.http_port}",
-        }
+            if self.pair == "several":
+                self.etcds = EtcdCluster().start().servers
+                self.lookupds = [NsqlookupdServer()]
+                flags = [f"--lookupd-tcp-address=127.0.0.1:{lookupd.tcp_port}" for lookupd in self.lookupds]
+                self.nsqds = [NsqdServer(flags), NsqdServer(flags)]
+            else:
+                self.etcds = [EtcdServer().start()]
+                self.nsqds = [NsqdServer()]
+        for server in (*self.lookupds, *self.nsqds):
+            server.start()
+        broker = f"nsq://{_addresses(nsqd.tcp_port for nsqd in self.nsqds)}"
+        broker += f"?http={_addresses(nsqd.http_port for nsqd in self.nsqds)}"
+        if self.lookupds:
+            broker += f"&lookupd={_addresses(lookupd.http_port for lookupd in self.lookupds)}"
+        return {"MR_STORE": f"etcd3://{_addresses(etcd.port for etcd in self.etcds)}", "MR_BROKER": broker}
 
     @property
     def processes(self) -> list[Process]:
@@ -182,11 +192,11 @@ class Deployment:
         if hasattr(self, "parts"):
             with contextlib.suppress(MrError):
                 self.parts.close()
-        for server in (self.nsqd, self.etcd):
-            if server is not None:
-                if self.keep:
-                    (self.folder / f"{type(server).__name__}.log").write_text(server.log())
-                server.stop()
+        servers: list[NsqdServer | NsqlookupdServer | EtcdServer] = [*self.nsqds, *self.lookupds, *self.etcds]
+        for number, server in enumerate(servers):
+            if self.keep:
+                (self.folder / f"{type(server).__name__}-{number}.log").write_text(server.log())
+            server.stop()
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -194,6 +204,10 @@ class Deployment:
 def executors(worker: Process) -> list[Pid]:
     """The executors of a worker, its spare one included."""
     return children(worker.pid.number)
+
+
+def _addresses(ports: Iterable[int]) -> str:
+    return ",".join(f"127.0.0.1:{port}" for port in ports)
 
 
 @contextlib.contextmanager

@@ -11,13 +11,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tests.chaos.deployment import EXECUTORS, PAIRS, Deployment, executors
 from tests.chaos.ledger import Ledger
 from tests.chaos.processes import Process, wait_for
+from tests.servers import EtcdServer
 
 STOPPED_S = 10.0
+AWAY_S = 5.0
+"""How long one of several servers stays dead."""
 DIE_S = 5.0
 """Executors of a killed worker are gone after this."""
 RECOVER_S = 15.0
@@ -26,11 +29,12 @@ Strike = Callable[[Deployment, Random, Ledger], Iterator[str]]
 
 
 class Kind(NamedTuple):
-    """One kind of fault. `cuts_client`: the client that waits loses its connection, and has to ask for the result."""
+    """One kind of fault. `client` is what happens to the client that waits; `repeats`: a leaf may run a second time."""
 
     strike: Strike
     pairs: tuple[str, ...] = PAIRS
-    cuts_client: bool = False
+    client: Literal["answered", "cut off", "told to come back"] = "answered"
+    repeats: bool = True
 
 
 def nothing(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
@@ -87,33 +91,107 @@ def front_end(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[
     yield ""
 
 
+def end_worker(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
+    """Ask a worker to end (SIGTERM): it finishes what it has begun, hands back the rest, and leaves nothing running."""
+    worker = draw.choice(deployment.workers)
+    family = worker.family
+    worker.send(signal.SIGTERM)
+    yield worker.name
+    code = worker.stop()
+    assert code == 0, f"{worker.name} ended with {code} when it was asked to end"
+    assert not any(pid.is_alive for pid in family), f"processes of {worker.name} outlived it"
+    worker.start()
+    yield ""
+
+
+def end_front_end(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
+    """Ask the front end to end (SIGTERM): who waits there is told the id of the request, and to come back."""
+    family = deployment.front_end.family
+    deployment.front_end.send(signal.SIGTERM)
+    yield "the front end"
+    code = deployment.front_end.stop()
+    assert code == 0, f"the front end ended with {code} when it was asked to end"
+    assert not any(pid.is_alive for pid in family), "processes of the front end outlived it"
+    deployment.front_end.start()
+    yield ""
+
+
 def nsqd(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
-    """Kill nsqd and wipe its disk: every message is lost."""
-    assert deployment.nsqd is not None
-    deployment.nsqd.kill(wipe=True)
-    yield "nsqd and its data"
-    deployment.nsqd.start()
+    """Kill an nsqd and wipe its disk: every message that it has is lost."""
+    victim = draw.choice(deployment.nsqds)
+    victim.kill(wipe=True)
+    yield "an nsqd and its data" if len(deployment.nsqds) > 1 else "nsqd and its data"
+    victim.start()
+    yield ""
+
+
+def nsqd_away(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
+    """Kill one nsqd of two, with its data, and leave it dead for longer than a request may need."""
+    victim = draw.choice(deployment.nsqds)
+    victim.kill(wipe=True)
+    since = time.monotonic()
+    yield f"an nsqd, away for {AWAY_S:g} s"
+    time.sleep(max(since + AWAY_S - time.monotonic(), 0.0))
+    victim.start()
+    yield ""
+
+
+def nsqlookupd(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
+    """Kill nsqlookupd for a while; all that it knows is known already."""
+    victim = draw.choice(deployment.lookupds)
+    victim.kill()
+    since = time.monotonic()
+    yield f"nsqlookupd, away for {AWAY_S:g} s"
+    time.sleep(max(since + AWAY_S - time.monotonic(), 0.0))
+    victim.start()
     yield ""
 
 
 def etcd(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
     """Kill etcd; what it had acknowledged has to be there when it is back."""
-    assert deployment.etcd is not None
-    deployment.etcd.kill()
+    (victim,) = deployment.etcds
+    victim.kill()
     yield "etcd"
-    deployment.etcd.start()
+    victim.start()
     yield ""
 
 
+def etcd_leader(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
+    """Kill the member of etcd that leads, for a while; the others go on."""
+    yield from _member_away(next(etcd for etcd in deployment.etcds if etcd.leads()), "the leader of etcd")
+
+
+def etcd_member(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator[str]:
+    """Kill another member of etcd, for a while."""
+    yield from _member_away(draw.choice([etcd for etcd in deployment.etcds if not etcd.leads()]), "a member of etcd")
+
+
+def _member_away(victim: EtcdServer, name: str) -> Iterator[str]:
+    victim.kill()
+    since = time.monotonic()
+    yield f"{name}, away for {AWAY_S:g} s"
+    time.sleep(max(since + AWAY_S - time.monotonic(), 0.0))
+    victim.start()
+    yield ""
+
+
+ALONE = ("cluster",)
+SEVERAL = ("several",)
 KINDS: Mapping[str, Kind] = {
     "executor": Kind(executor),
     "supervisor": Kind(supervisor),
-    "front-end": Kind(front_end, cuts_client=True),
+    "front-end": Kind(front_end, client="cut off"),
     "stop": Kind(stop),
-    "nsqd": Kind(nsqd, pairs=("cluster",)),
-    "etcd": Kind(etcd, pairs=("cluster",)),
+    "end-worker": Kind(end_worker, repeats=False),
+    "end-front-end": Kind(end_front_end, client="told to come back", repeats=False),
+    "nsqd": Kind(nsqd, pairs=ALONE + SEVERAL),
+    "nsqd-away": Kind(nsqd_away, pairs=SEVERAL),
+    "nsqlookupd": Kind(nsqlookupd, pairs=SEVERAL, repeats=False),
+    "etcd": Kind(etcd, pairs=ALONE),
+    "etcd-leader": Kind(etcd_leader, pairs=SEVERAL),
+    "etcd-member": Kind(etcd_member, pairs=SEVERAL),
 }
-UNDISTURBED = Kind(nothing)
+UNDISTURBED = Kind(nothing, repeats=False)
 
 
 def _is_on_record(deployment: Deployment, worker: Process) -> bool:

@@ -22,6 +22,8 @@ class Ledger:
         with self.path.open("rb") as file:
             file.seek(self._read_bytes)
             lines = file.read()
+        # A line that crosses a page may be seen half.
+        lines = lines[: lines.rfind(b"\n") + 1]
         self._read_bytes += len(lines)
         for line in lines.decode().splitlines():
             path, pid, nonce = line.split(" ")

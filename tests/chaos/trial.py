@@ -137,7 +137,7 @@ class _Trial:
                 took_s, recovery_s = self._times(ended, struck_at, healed_at, done)
                 deployment.finished[request_id] = time.time()
                 self._check(request_id, waiting, watch)
-        self._problems += checker.ledger_problems(ledger, 1 if self._usual_s is None else EXECUTIONS_MAX)
+        self._problems += checker.ledger_problems(ledger, EXECUTIONS_MAX if self._kind.repeats else 1)
         record = Record(
             deployment.pair, self._name, self._job, self._number, hit, done, took_s, recovery_s,
             ledger.more_than_once, max(ledger.executions.values()), self._problems,
@@ -186,13 +186,16 @@ class _Trial:
     def _check(self, request_id: str, waiting: WaitingClient, watch: Watch) -> None:
         problems, port = self._problems, self._deployment.port
         waiting.join(ANSWERED_S)
-        if self._kind.cuts_client:
+        if self._kind.client == "cut off":
             if waiting.error is None:
                 problems.append(f"the client was not cut off from a front end that was killed: {waiting}")
         elif waiting.answer is None:
-            problems.append(f"the client that waits did not get the result: {waiting}")
+            problems.append(f"the client that waits was not answered: {waiting}")
         else:
-            problems += checker.tokens_problems(waiting.answer)
+            if self._kind.client == "answered":
+                problems += checker.tokens_problems(waiting.answer)
+            elif waiting.answer.status != 202:
+                problems.append(f"the client was not told to come back: {waiting}")
             if waiting.answer.request_id != request_id:
                 problems.append(f"the client was told that its request is {waiting.answer.request_id!r}")
         try:

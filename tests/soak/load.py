@@ -1,4 +1,7 @@
-"""The load: clients that post drawn jobs, one after the other, and check what they are told."""
+"""The load: clients that post drawn jobs, one after the other, and check what they are told.
+
+One that is told to come back (202) asks for the result by the id of its request until it is there.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +68,28 @@ class Load:
                 self._stopped.wait(AGAIN_S)
 
     def _post(self, plan: Plan) -> tuple[int, Any]:
+        body = json.dumps({"arguments": plan.arguments()})
+        status, request_id, document = self._ask("POST", f"/job/{WORKFLOW}/{JOB}", body)
+        if status != 202:
+            return status, document
+        self.answers[status] += 1
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            try:
+                status, _, document = self._ask("GET", f"/request/{WORKFLOW}/{request_id}/result")
+            except (OSError, http.client.HTTPException):
+                status = 0  # the front end is on its way back
+            if status not in (0, 202, 503):
+                break
+            self._stopped.wait(AGAIN_S)
+        return status, document
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> tuple[int, str, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT_S)
         try:
-            body = json.dumps({"arguments": plan.arguments()})
-            connection.request("POST", f"/job/{WORKFLOW}/{JOB}", body, {"Content-Type": "application/json"})
+            connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            return response.status, response.getheader("X-MR-REQUEST-ID") or "", json.loads(response.read())
         finally:
             connection.close()
 

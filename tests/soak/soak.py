@@ -129,12 +129,15 @@ def _strikes(
     deployment: Deployment, observer: Observer, ledger: Ledger, random: Random, until: float, problems: list[str]
 ) -> list[Strike]:
     kinds = [name for name, kind in KINDS.items() if deployment.pair in kind.pairs]
+    deck: list[str] = []
     strikes: list[Strike] = []
     while True:
         time.sleep(random.uniform(*PAUSE_S))
         if time.monotonic() >= until:
             return strikes
-        kind = random.choice(kinds)
+        # Every kind has its turn before one comes again.
+        deck = deck or random.sample(kinds, len(kinds))
+        kind = deck.pop()
         ledger.read()
         try:
             # An executor is there to be killed only while none is being replaced.
