@@ -62,12 +62,12 @@ class Receipts:
         receipt = Receipt(at=stamp(self._clock.now()), broker=broker, started=started)
         self._write([_Note(0.0, fence, keys, receipt)])
 
-    def flush(self) -> None:
-        """Write what is older than WRITE_AFTER_S.
+    def flush(self, *, older_s: float = WRITE_AFTER_S) -> None:
+        """Write what is older than that; with 0 everything, as a process does before it ends.
 
         Raises: StoreUnavailable; what was not written is forgotten, at the price of a repeat.
         """
-        before = self._clock.monotonic() - WRITE_AFTER_S
+        before = self._clock.monotonic() - older_s
         if self._notes:
             self._instances = self._publisher.instances()
         due: list[_Note] = []

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import mr
 from mr import codec
@@ -76,10 +77,11 @@ class House:
             thread.start()
 
     def stop(self) -> None:
-        """End, and take the worker off the record."""
+        """Note what was published last, end, and take the worker off the record."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(5.0)
+        self._try(partial(self._receipts.flush, older_s=0.0))
         if self._lease is not None:
             try:
                 self._store.revoke(self._lease)

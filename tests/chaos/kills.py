@@ -97,7 +97,7 @@ def end_worker(deployment: Deployment, draw: Random, ledger: Ledger) -> Iterator
     family = worker.family
     worker.send(signal.SIGTERM)
     yield worker.name
-    code = worker.stop()
+    code = worker.wait()
     assert code == 0, f"{worker.name} ended with {code} when it was asked to end"
     assert not any(pid.is_alive for pid in family), f"processes of {worker.name} outlived it"
     worker.start()
@@ -109,7 +109,7 @@ def end_front_end(deployment: Deployment, draw: Random, ledger: Ledger) -> Itera
     family = deployment.front_end.family
     deployment.front_end.send(signal.SIGTERM)
     yield "the front end"
-    code = deployment.front_end.stop()
+    code = deployment.front_end.wait()
     assert code == 0, f"the front end ended with {code} when it was asked to end"
     assert not any(pid.is_alive for pid in family), "processes of the front end outlived it"
     deployment.front_end.start()

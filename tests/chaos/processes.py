@@ -125,10 +125,15 @@ class Process:
         """End it in order; its exit code, None if it did not run, -9 if it had to be killed."""
         if self._process is None:
             return None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended; its exit code, -9 if it had to be killed. A second signal would hurry it."""
+        assert self._process is not None, f"{self.name} does not run"
         process, self._process = self._process, None
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
         try:
             return process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -1,5 +1,7 @@
 """Every kind of kill, twice on each pair; `python -m tests.chaos` does it more often, and with other seeds.
 
+With several servers of each kind only those kinds are tried that the servers are the victims of.
+
 One deployment of a pair survives all of it, as a deployment has to; after a failure the next test gets a new one.
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos import jobs, report, trial
-from tests.chaos.deployment import Deployment
+from tests.chaos.deployment import PAIRS, Deployment
 from tests.chaos.kills import KINDS
 from tests.chaos.trial import Record
 
@@ -73,6 +75,12 @@ def cluster() -> Iterator[Survivor]:
     yield from _survivor("cluster")
 
 
+@pytest.fixture(scope="module")
+def several() -> Iterator[Survivor]:
+    """Three members of etcd, two nsqd, and nsqlookupd."""
+    yield from _survivor("several")
+
+
 def _survivor(pair: str) -> Iterator[Survivor]:
     found = Survivor(pair)
     try:
@@ -98,3 +106,14 @@ def test_cluster_a_job_survives_and_yields_each_token_once(cluster: Survivor, ki
 
 def test_cluster_a_deployment_that_survived_ends_in_order_and_leaves_nothing(cluster: Survivor) -> None:
     assert cluster.deployment().end() == []
+
+
+@pytest.mark.parametrize(
+    "kind", [name for name, kind in KINDS.items() if kind.pairs != PAIRS and "several" in kind.pairs]
+)
+def test_several_a_job_survives_and_yields_each_token_once(several: Survivor, kind: str) -> None:
+    several.strike_twice(kind)
+
+
+def test_several_a_deployment_that_survived_ends_in_order_and_leaves_nothing(several: Survivor) -> None:
+    assert several.deployment().end() == []

@@ -86,7 +86,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 def run(pair: str, minutes: float, seed: int) -> Outcome:
-    """Soak a pair for so long, then let it come to rest and check."""
+    """Soak a pair for so long, and until every kind of fault has struck; then let it come to rest and check."""
     random = Random(f"{seed} strikes {pair}")
     with Deployment(pair, jobs.WORKFLOW, jobs.define) as deployment:
         ledger = Ledger(deployment.folder / "ledger")
@@ -133,7 +133,7 @@ def _strikes(
     strikes: list[Strike] = []
     while True:
         time.sleep(random.uniform(*PAUSE_S))
-        if time.monotonic() >= until:
+        if time.monotonic() >= until and (problems or {strike.kind for strike in strikes} == set(kinds)):
             return strikes
         # Every kind has its turn before one comes again.
         deck = deck or random.sample(kinds, len(kinds))
@@ -148,7 +148,7 @@ def _strikes(
             strikes.append(strike)
             for _ in fault:
                 pass
-        except NotInTime as error:
+        except (NotInTime, AssertionError) as error:
             problems.append(f"after {kind}: {error}")
 
 
