@@ -15,7 +15,7 @@ from tests.chaos.trial import Record
 def main() -> int:
     """Run the trials that the command line asks for; 1 if one of them found a problem."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--pair", choices=[*PAIRS, "both"], default="both")
+    parser.add_argument("--pair", choices=[*PAIRS, "all"], default="all")
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--times", type=int, default=10, help="trials of each kind (10)")
     parser.add_argument("--from", dest="first", type=int, default=0, help="number of the first trial (0)")
@@ -23,7 +23,7 @@ def main() -> int:
     asked = parser.parse_args()
     records: list[Record] = []
     problems: list[str] = []
-    for pair in PAIRS if asked.pair == "both" else (asked.pair,):
+    for pair in PAIRS if asked.pair == "all" else (asked.pair,):
         kinds = [kind for kind in asked.kind if pair in KINDS[kind].pairs]
         found, others = _trials(pair, kinds, range(asked.first, asked.first + asked.times), asked.seed)
         records += found

@@ -6,22 +6,21 @@ that were accepted before it. How long such a strike is felt is the time until t
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
-from pathlib import Path
 from random import Random
 from statistics import median
 
 import msgspec
 
-from tests.chaos.deployment import BOUND_S, Deployment, executors
+from tests.chaos.deployment import BOUND_S, Deployment
 from tests.chaos.kills import KINDS
 from tests.chaos.ledger import Ledger
-from tests.chaos.processes import NotInTime, Pid, wait_for
+from tests.chaos.processes import NotInTime, wait_for
 from tests.soak import jobs
 from tests.soak.load import Load
 from tests.soak.observer import Observer
+from tests.soak.sizes import Size, sizes
 
 CLIENTS = 8
 PAUSE_S = (1.0, 5.0)
@@ -37,13 +36,6 @@ class Strike(msgspec.Struct):
     at: float
     open: set[str]
     felt_s: float = 0.0
-
-
-class Size(msgspec.Struct, frozen=True):
-    """Memory and descriptors of a process."""
-
-    rss_mb: float
-    descriptors: int
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -93,7 +85,7 @@ def run(pair: str, minutes: float, seed: int) -> Outcome:
         observer = Observer(deployment.parts)
         load = Load(deployment.port, ledger.path, seed, CLIENTS)
         observer.start()
-        before = _sizes(deployment)
+        before = sizes(deployment)
         load.start()
         problems: list[str] = []
         strikes = _strikes(deployment, observer, ledger, random, time.monotonic() + 60 * minutes, problems)
@@ -102,7 +94,7 @@ def run(pair: str, minutes: float, seed: int) -> Outcome:
             wait_for("every request is over", lambda: not observer.open, BOUND_S[pair] + SETTLE_S)
         except NotInTime as error:
             problems.append(f"{error}: {', '.join(sorted(observer.open)[:5])}")
-        after = _sizes(deployment)
+        after = sizes(deployment)
         ledger.read()
         for strike in strikes:
             strike.felt_s = max((observer.ended.get(r, strike.at) for r in strike.open), default=strike.at) - strike.at
@@ -157,23 +149,3 @@ def _end(deployment: Deployment) -> list[str]:
         return deployment.end()
     except NotInTime as error:
         return [str(error)]
-
-
-def _sizes(deployment: Deployment) -> dict[str, Size]:
-    sizes = {}
-    for process in deployment.processes:
-        family = [process.pid] if process is not deployment.front_end else process.family
-        sizes[process.name] = max((_size(pid) for pid in family), key=lambda size: (size.descriptors, size.rss_mb))
-        if process is not deployment.front_end:
-            of_executors = [_size(pid) for pid in executors(process)]
-            sizes[f"{process.name}'s executors"] = max(of_executors, key=lambda size: (size.descriptors, size.rss_mb))
-    return sizes
-
-
-def _size(pid: Pid) -> Size:
-    folder = Path(f"/proc/{pid.number}")
-    try:
-        pages = int((folder / "statm").read_text().split()[1])
-        return Size(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(folder / "fd")))
-    except OSError:
-        return Size(0.0, 0)  # it has just ended

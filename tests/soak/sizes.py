@@ -1,0 +1,39 @@
+"""How big the processes of a deployment are, each kind by its biggest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from tests.chaos.deployment import Deployment, executors
+from tests.chaos.processes import Pid
+
+
+class Size(msgspec.Struct, frozen=True):
+    """Memory and descriptors of a process."""
+
+    rss_mb: float
+    descriptors: int
+
+
+def sizes(deployment: Deployment) -> dict[str, Size]:
+    """By name; of a worker's executors the biggest."""
+    found = {}
+    for process in deployment.processes:
+        family = [process.pid] if process is not deployment.front_end else process.family
+        found[process.name] = max((_size(pid) for pid in family), key=lambda size: (size.descriptors, size.rss_mb))
+        if process is not deployment.front_end:
+            of_executors = [_size(pid) for pid in executors(process)]
+            found[f"{process.name}'s executors"] = max(of_executors, key=lambda size: (size.descriptors, size.rss_mb))
+    return found
+
+
+def _size(pid: Pid) -> Size:
+    folder = Path(f"/proc/{pid.number}")
+    try:
+        pages = int((folder / "statm").read_text().split()[1])
+        return Size(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(folder / "fd")))
+    except OSError:
+        return Size(0.0, 0)  # it has just ended
