@@ -183,6 +183,7 @@ class _Surroundings:
     def __init__(self, capture: Capture, directory: str) -> None:
         self._capture = capture
         self._directory = directory
+        self._folder = os.stat(directory).st_ino
         # Handlers and whoever imports `builtins` from now on get a copy; this code was bound to the original.
         self._module = ModuleType("builtins", builtins.__doc__)
         self.builtins: dict[str, Any] = self._module.__dict__
@@ -226,10 +227,18 @@ class _Surroundings:
                 set_signal(number, handler)
         pthread_sigmask(SIG_SETMASK, ())
 
+    def _has_folder(self) -> bool:
+        try:
+            return os.stat(self._directory).st_ino == self._folder
+        except OSError:
+            return False
+
     def left(self) -> Left:
         """End the processes that handlers have left; what else they have left that cannot be put back."""
         if not end_children():
             return "processes"
+        if not self._has_folder():
+            return "no folder"
         try:
             lowest = dup(0)
         except OSError:

@@ -3,7 +3,8 @@
 An executor is replaced by the spare one, between two runs, after many invocations, when its memory has grown by half,
 or when a handler has left threads. Those can wait: an executor that is not yet ten seconds old stays, so that handlers
 of a few microseconds, or one that always leaves a thread, cost a hundredth for new executors and not most of the time.
-What would hurt the very next handler cannot wait: memory that is half used up, or descriptors, or processes that go on.
+What would hurt the very next handler cannot wait: memory that is half used up, or descriptors, or processes that go on;
+or its folder, because a new one of that name is not locked, and the next worker to start here would clear it away.
 
 Memory grows when a handler comes that was not there before, for its modules; that is where "by half" counts from.
 """
@@ -20,7 +21,7 @@ AGE_MIN_S = 10.0
 LOOK_S = 0.05
 """How often memory is looked at, at most."""
 
-Left = Literal["", "threads", "descriptors", "processes"]
+Left = Literal["", "threads", "descriptors", "processes", "no folder"]
 """What handlers have left in an executor after a run."""
 
 
@@ -64,6 +65,8 @@ class Wear:
 
     def urgent(self) -> str:
         """Why it should not run another handler, or nothing."""
+        if self._left == "no folder":
+            return "a handler removed its folder"
         if self._left in ("descriptors", "processes"):
             return f"a handler left too many {self._left}"
         if self._resident >= max(self._limit // 2, GROWTH * self._first):

@@ -75,6 +75,7 @@ def test_threads_wait_and_descriptors_and_processes_do_not() -> None:
     assert worn(left="threads").due(60.0)
     assert "descriptors" in worn(left="descriptors").urgent()
     assert "processes" in worn(left="processes").urgent()
+    assert "folder" in worn(left="no folder").urgent()
 
 
 def test_memory_is_not_measured_all_the_time() -> None:
