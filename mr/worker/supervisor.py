@@ -14,21 +14,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from mr import codec
 from mr.clock import stamp
 from mr.codec import Items
 from mr.errors import CorruptEntry, MrError, NotFound, StoreFull, StoreUnavailable
 from mr.model import ids
 from mr.model.message import Message, seal, unseal
 from mr.model.outcome import Failed
-from mr.model.request import Active
 from mr.ports.broker import Delivery
-from mr.ports.store import Change
 from mr.rules import fan_out, keys
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
@@ -41,6 +38,8 @@ from mr.wiring import Parts
 from mr.worker.case import Case, Slot
 from mr.worker.committing import CommitThread, Stopped
 from mr.worker.desk import Desk
+from mr.worker.endings import Endings
+from mr.worker.endings import fence as fence_of
 from mr.worker.executor_process import ExecutorGone, Exit
 from mr.worker.feeding import Feeding
 from mr.worker.house import House
@@ -120,6 +119,10 @@ class Supervisor:
         self._briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
         self._sweeper = Sweeper(parts.store, parts.publisher, registry.definitions, parts.clock, parts.message_key)
         self._desk = Desk(parts, committer, worker, lambda: self._gives_up)
+        self._endings = Endings(
+            parts.store, lambda: self._cases, self._pump,
+            read=self._read, post=lambda call: self._loop.call_soon_threadsafe(call),
+        )  # fmt: skip
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -146,8 +149,9 @@ class Supervisor:
             on_changes=lambda _: serving.look(), every_s=self._settings.worker.definitions_check_s,
         )  # fmt: skip
         stopped = Watching(
-            "stopped", self._parts.store, keys.stopped(""), look=lambda: None, on_changes=self._on_stopped, every_s=60.0
-        )
+            "stopped", self._parts.store, keys.stopped(""), look=lambda: None,
+            on_changes=self._endings.on_stopped, every_s=60.0,
+        )  # fmt: skip
         await self._pool.start()
         commits.start()
         await self._in_thread(house.start)
@@ -224,6 +228,7 @@ class Supervisor:
             if now >= touch_at:
                 touch_at = now + TOUCH_S
                 self._note_holds()
+                self._endings.look(time.monotonic())
                 for case in list(self._cases):
                     self._hold(case)
 
@@ -234,7 +239,7 @@ class Supervisor:
         case.delivery.touch()
         if time.monotonic() - case.since > LONG_S:
             delivery, case.delivery = case.delivery, None
-            fence, receipts = self._fence(case.visit), case.visit.receipt_keys()
+            fence, receipts = fence_of(case.visit), case.visit.receipt_keys()
 
             def noted(error: BaseException | None) -> None:
                 if error is None:
@@ -290,16 +295,6 @@ class Supervisor:
         """Whether there is no other worker to give work to; then only this one's executors share it."""
         return self._fleet_workers == 1
 
-    def _on_stopped(self, changes: Sequence[Change]) -> None:
-        stopped = {tuple(change.key.split("/")[1:]) for change in changes if change.entry is not None}
-        self._loop.call_soon_threadsafe(self._stop_requests, stopped)
-
-    def _stop_requests(self, stopped: set[tuple[str, ...]]) -> None:
-        for case in list(self._cases):
-            if (case.visit.workflow, case.visit.request_id) in stopped and case.visit.verdict is None:
-                case.visit.verdict = Verdict.ENDED
-                self._pump(case)
-
     def _note_holds(self) -> None:
         """For the worker's record: what has been in hand for over a second."""
         now = time.monotonic()
@@ -308,9 +303,6 @@ class Supervisor:
             if now - case.since > HELD_S and case.visit.verdict is None:
                 held.update(f"{case.visit.workflow}/{case.visit.request_id}/{p}" for p in case.visit.holds[:HOLDS_MAX])
         self._held = sorted(held)[:HOLDS_MAX]
-
-    def _fence(self, visit: Visit) -> tuple[str, bytes]:
-        return keys.active(visit.workflow, visit.request_id), codec.encode(Active(visit.epoch))
 
     def _allow(self) -> None:
         """As many messages at a time as keep the executors fed, and no more: nobody hoards."""
@@ -499,7 +491,7 @@ class Supervisor:
 
     def _stage(self, visit: Visit, kind: str, number: int, items: Items, then: Callable[[], None]) -> None:
         key = keys.chunk(visit.workflow, visit.request_id, visit.execution, kind, number)
-        fence = self._fence(visit)
+        fence = fence_of(visit)
 
         def write() -> None:
             # A refusal means that the request is over; its visit finds that out by itself.
