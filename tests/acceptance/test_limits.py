@@ -120,7 +120,7 @@ def test_an_executor_has_its_memory(tight: Shared, w: str, where: str, is_above:
     own = {"memory_mb": 200} if where == "header" else {}
     size_mb = (500 if is_above else 250) if where == "settings" else (250 if is_above else 50)
     code = f"def handle(arguments, ctx):\n    yield 'size', len(bytearray({size_mb} * 1024 * 1024))"
-    tight.define(w, {"start": (module("mapper", code, capability=TIGHT, **own), COUNT)})
+    tight.define(w, {"start": (module("mapper", code, capability=TIGHT, timeout_s=60, **own), COUNT)})
     reply = tight.post(w)
     if is_above:
         named = "MR_HANDLER_MEMORY_MB" if where == "settings" else "memory_mb of handler start_map"
@@ -133,7 +133,7 @@ def test_an_executor_has_its_memory(tight: Shared, w: str, where: str, is_above:
 @BOTH
 def test_a_header_may_not_ask_for_more_memory_than_the_worker_gives(tight: Shared, w: str, is_above: bool) -> None:
     code = f"def handle(arguments, ctx):\n    yield 'size', len(bytearray({500 if is_above else 250} * 1024 * 1024))"
-    tight.define(w, {"start": (module("mapper", code, capability=TIGHT, memory_mb=2000), COUNT)})
+    tight.define(w, {"start": (module("mapper", code, capability=TIGHT, timeout_s=60, memory_mb=2000), COUNT)})
     reply = tight.post(w)
     if is_above:
         refused(reply, "memory", "400 MB", "MR_HANDLER_MEMORY_MB")
