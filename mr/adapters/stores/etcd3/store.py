@@ -146,10 +146,7 @@ class Etcd3Store(Store):
         already compacted, or not reached yet, is left alone.
         """
         with contextlib.suppress(NotFound):
-            if waits:
-                self._housekeep(methods.COMPACT, {"revision": revision, "physical": True})
-            else:
-                self._cluster.call(methods.COMPACT, {"revision": revision}, writes=True)
+            self._housekeep(methods.COMPACT, {"revision": revision, "physical": waits})
 
     def reclaim(self) -> None:
         """Give back the space that compaction freed, and let etcd take writes again after its quota was used up.
