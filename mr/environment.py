@@ -18,17 +18,8 @@ import msgspec
 
 from mr import addresses
 from mr.addresses import BrokerUrl, Endpoint, StoreUrl
-from mr.model import names
-
-
-class Capability(msgspec.Struct, frozen=True):
-    """What a worker offers, and in how many executors at a time; None: in all of them."""
-
-    name: str
-    slots: int | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.slots is None else f"{self.name}={self.slots}"
+from mr.errors import InvalidName
+from mr.model import capability, names
 
 
 def _flag(text: str) -> bool:
@@ -80,17 +71,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _capabilities(text: str) -> tuple[Capability, ...]:
-    expectation = "names with commas between, each with or without a number of slots: general,gpu=2"
-    found: dict[str, Capability] = {}
-    for part in text.split(","):
-        name, equals, slots = part.strip().partition("=")
-        if not names.is_name(name) or name.lower() in found:
-            raise ValueError(expectation + ", none twice")
-        if equals and not re.fullmatch(r"[1-9]\d{0,3}", slots, re.ASCII):
-            raise ValueError(expectation)
-        found[name.lower()] = Capability(name.lower(), int(slots) if equals else None)
-    return tuple(found.values())
+def _capabilities(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(capability.written(capability.offer(text.split(","))))
+    except InvalidName as error:
+        raise ValueError(error.hint) from error
 
 
 def _matching(pattern: str, expectation: str) -> Callable[[str], str]:
@@ -134,7 +119,9 @@ VARIABLES = (
     ),
     Variable("MR_NSQ_MAX_IN_FLIGHT", "broker", "max_in_flight", _whole(1, 100_000), "unfinished messages at a time"),
     Variable("MR_WORKFLOW_NAMES", "worker", "workflows", _names, "workflows to serve; empty: all"),
-    Variable("MR_SYSTEM_CAPABILITIES", "worker", "capabilities", _capabilities, "what the worker offers"),
+    Variable(
+        "MR_SYSTEM_CAPABILITIES", "worker", "capabilities", _capabilities, "what the worker offers; auto: what it finds"
+    ),
     Variable("MR_CONSUME", "worker", "consume", _flag, "0: no worker beside the front end"),
     Variable("MR_EXECUTORS", "worker", "executors", _whole(1, 1024), "executor processes of a worker"),
     Variable("MR_BATCH_SIZE", "worker", "batch_size", _whole(1, 1024), "invocations per message; empty: self-sizing"),

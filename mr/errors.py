@@ -7,7 +7,7 @@ MrError
 │   ├── InvalidName  InvalidHandler  InvalidStep
 │   └── DefinitionInUse
 ├── RequestError           a posted request, or what was asked about one, is wrong
-│   ├── InvalidArguments  InvalidDocument
+│   ├── InvalidArguments  InvalidDocument  NobodyOffers
 │   ├── RequestNotFound  RequestEnded
 │   ├── RequestFailed      the request ended as failed; carries the report of the handler
 │   └── ResultTimeout
@@ -119,6 +119,12 @@ class RequestError(MrError):
     """A posted request is wrong, or a request is not in the state asked for."""
 
     code = "request"
+
+
+class NobodyOffers(RequestError):
+    """No live worker can begin the job, and the client wanted to be told instead of waiting."""
+
+    code = "nobody_offers"
 
 
 class InvalidArguments(RequestError):

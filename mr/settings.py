@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from mr.addresses import Bind, BrokerUrl, Endpoint, FileSystemUrl, StoreUrl
-from mr.environment import VARIABLES, Capability, Reading
+from mr.environment import VARIABLES, Reading
 from mr.errors import ConfigError
 
 MEGABYTE = 1024 * 1024
@@ -63,12 +63,13 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker takes on, and how it lets go.
 
-    `workflows` None: all, new ones included. `batch_size` None: sizes follow the measured rate. `drain_s` is
+    `workflows` None: all, new ones included. `capabilities` are names, or amounts as `gpu=2`; `auto` stands for what
+    the machine shows. `batch_size` None: sizes follow the measured rate. `drain_s` is
     short because handed-back work runs elsewhere at once. `definitions_check_s` is only the fallback of a watch.
     """
 
     workflows: tuple[str, ...] | None = None
-    capabilities: tuple[Capability, ...] = (Capability("general"),)
+    capabilities: tuple[str, ...] = ("general",)
     consume: bool = True
     executors: int
     batch_size: int | None = None
@@ -285,11 +286,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.results.writer != "file":
             beside = [v.name for v in VARIABLES if v.group == "results" and v.name in self.origins]
             found.extend(f"{name}: no effect without MR_RESULT_WRITER=file" for name in beside)
-        found.extend(
-            f"MR_SYSTEM_CAPABILITIES: {capability} asks for more slots than MR_EXECUTORS={self.worker.executors}"
-            for capability in self.worker.capabilities
-            if capability.slots is not None and capability.slots > self.worker.executors
-        )
         return found
 
     def shown(self) -> list[Shown]:

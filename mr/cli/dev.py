@@ -98,7 +98,7 @@ def whats_known(found: Settings) -> list[str]:
 
 def banner(found: Settings, endpoint: Endpoint | None, known: list[str]) -> None:
     """Say what runs, and what to do next."""
-    offered = ", ".join(map(str, found.worker.capabilities))
+    offered = ", ".join(found.worker.capabilities)
     executors = f"{found.worker.executors} executor{'s' if found.worker.executors > 1 else ''}"
     say(f"  web       {f'http://{endpoint}' if endpoint else found.http.bind}")
     say(f"  worker    {f'{executors}, capabilities: {offered}' if found.worker.consume else 'none (MR_CONSUME=0)'}")

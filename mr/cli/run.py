@@ -16,6 +16,7 @@ from mr.cli.output import next_step, say
 from mr.cli.results import tell
 from mr.cli.session import opened
 from mr.errors import InvalidArguments, InvalidDocument
+from mr.model.capability import requirement
 from mr.rules import keys
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(job: str, pairs: tuple[str, ...], file: str | None, detach: bool, timeou
     with opened() as parts:
         accepted = parts.submission.submit(workflow, name, arguments)
         r = accepted.request_id
-        warn_without_workers(parts)
+        warn(parts, workflow, name)
         if detach:
             click.echo(r)
             next_step(f"mr request wait {r[:12]}")
@@ -100,7 +101,11 @@ def read_arguments(file: str) -> dict[str, Any]:
     return value
 
 
-def warn_without_workers(parts: Parts) -> None:
-    """Say so when nobody is there to do the work."""
+def warn(parts: Parts, workflow: str, job: str) -> None:
+    """Say so when nobody is there to do the work, or a part of it."""
     if not parts.store.count(keys.WORKERS):
         say("mr: no worker is running; the request waits for one: mr worker (or mr dev)")
+        return
+    for one in parts.fleet.place(workflow, job).unplaced:
+        steps = f"step{'s' if len(one.steps) > 1 else ''} {', '.join(one.steps)}"
+        say(f"mr: {one}; {steps} will wait for: mr worker --capabilities {requirement(one.required).example}")

@@ -12,6 +12,7 @@ from mr.cli.command import Command
 from mr.cli.exits import complain
 from mr.cli.output import age, document, json_option, next_step, table
 from mr.cli.session import opened
+from mr.model.capability import requirement
 from mr.services.fleet import Picture, Queue, Unserved, seconds_since
 
 
@@ -130,8 +131,8 @@ def _loudly(one: Unserved) -> None:
     waited = f" (for {age(one.oldest_wait_s)})" if one.oldest_wait_s is not None else ""
     waits = f"{one.messages:,} message{'s' if one.messages != 1 else ''} of workflow {one.workflow} wait{waited}"
     what = waits if one.messages else f"handlers of workflow {one.workflow} ask"
-    nearest = f"; the nearest is worker {one.nearest} on {one.host}: {', '.join(one.offers)}" if one.nearest else ""
+    nearest = f"; nearest: {one.host} ({', '.join(one.offers)}), lacks {', '.join(one.lacks)}" if one.nearest else ""
     complain(
-        f"{what} for capability {one.capability}, which no worker offers{nearest}",
-        f"start one: mr worker --capabilities {one.capability}",
+        f"{what} for capability {one.capability}; nobody offers {one.capability}{nearest}",
+        f"start one: mr worker --capabilities {requirement(one.capability).example}",
     )

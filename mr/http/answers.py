@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from flask import Response
 
-from mr.http.errors import JSON, RETRY_AFTER_S
+from mr.http.errors import JSON, RETRY_AFTER_S, header_safe
 
 PIECE_BYTES = 256 * 1024
 """What is shorter goes out with its length, in one piece."""
@@ -18,9 +18,11 @@ PIECE_BYTES = 256 * 1024
 _HEAD, _TAIL = b'{"result": {"pairs": [', b"]}}"
 
 
-def pending(status: int) -> Response:
-    """No result: not waited for (200), or not there yet (202)."""
+def pending(status: int, warning: str = "") -> Response:
+    """No result: not waited for (200), or not there yet (202). `warning`: why it may take long."""
     answer = Response(b'{"result": null}', status, content_type=JSON)
+    if warning:
+        answer.headers["X-MR-WARNING"] = header_safe(warning)
     if status == 202:
         answer.headers["Retry-After"] = RETRY_AFTER_S
     return answer

@@ -6,6 +6,7 @@ import socket
 
 from mr.http.deliveries import Deliveries
 from mr.http.grouped import Grouped
+from mr.http.placing import Placing
 from mr.http.replies import LOOK_EVERY_S, WaitingRoom
 from mr.http.threads import ANSWER_S, SIZE, NativeThreads
 from mr.model import ids
@@ -38,6 +39,7 @@ class FrontEnd:
         self.accepting: Grouped[Posting, Accepted] = Grouped(
             lambda postings: parts.submission.accept(postings), answer_s=answer_s
         )
+        self.placing = Placing(parts.fleet, parts.clock, self.threads)
         self.health = NativeThreads(2, answer_s=HEALTH_ANSWER_S)
         self.deliveries = Deliveries(parts.cleaner, parts.retention, parts.clock, self.id)
         self.room = WaitingRoom(parts.store, self.id, self.deliveries.forget, look_every_s=look_every_s)

@@ -13,17 +13,21 @@ from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from werkzeug.sansio.utils import get_content_length
 
 from mr import codec
-from mr.errors import InvalidArguments, MrError, RequestFailed, StoreUnavailable
+from mr.errors import InvalidArguments, MrError, NobodyOffers, RequestFailed, StoreUnavailable
 from mr.http import answers
 from mr.http.errors import JSON, ClientError, may_exist
 from mr.http.front_end import FrontEnd
 from mr.http.replies import Waiter
 from mr.model import ids, names
+from mr.model.capability import requirement
 from mr.model.request import Reply, Request, RequestState
 from mr.services.acceptance import Posting
+from mr.services.placement import Placement
 
 BODY_S = 30.0
 """A body that takes longer to arrive is not waited for."""
+PLACE_AFTER_S = 0.7
+"""A client that waits longer than this is told if nobody could even begin its job."""
 LOOK_FIRST_S, LOOK_MAX_S = 10.0, 80.0
 """How long a client waits before its request's own record is looked at, in case no reply ever comes; it doubles."""
 ADDRESS_MAX = 1000
@@ -39,29 +43,42 @@ def routes(front_end: FrontEnd) -> Blueprint:
 
     @blueprint.post("/job/<workflow>/<job>")
     def post(workflow: str, job: str) -> Response:
-        blocking = asks_to_block(request.args.getlist("blocking"))
+        blocking = asks("blocking", request.args.getlist("blocking"), unless_said=True)
+        strict = asks("strict", request.args.getlist("strict"), unless_said=False)
         check_headers(request.mimetype, request.mimetype_params, request.headers.get("Content-Encoding", ""))
-        posted = Posted(front_end, workflow, job, request.environ, blocking=blocking)
+        posted = Posted(front_end, workflow, job, request.environ, blocking=blocking, strict=strict)
         try:
             reply = posted.serve()
         finally:
             if posted.request_id is not None:
                 g.request_id = posted.request_id
         if reply is None:
-            return answers.pending(202 if blocking else 200)
+            return answers.pending(202 if blocking else 200, posted.warning)
         return finished(front_end, workflow, posted.new_id, reply)
 
     return blueprint
 
 
 class Posted:
-    """One job that a client posts. `request_id` is None as long as no request of it can exist."""
+    """One job that a client posts. `request_id` is None as long as no request of it can exist.
+
+    `warning` says what of the job nobody could run, where that was looked for. With `strict` a job that nobody could
+    begin is refused.
+    """
 
     def __init__(
-        self, front_end: FrontEnd, workflow: str, job: str, environ: dict[str, Any], *, blocking: bool
+        self,
+        front_end: FrontEnd,
+        workflow: str,
+        job: str,
+        environ: dict[str, Any],
+        *,
+        blocking: bool,
+        strict: bool = False,
     ) -> None:
         self._front_end, self._workflow, self._job = front_end, workflow, job
-        self._environ, self._blocking = environ, blocking
+        self._environ, self._blocking, self._strict = environ, blocking, strict
+        self.warning = ""
         self.new_id = ids.new_request_id()
         self.request_id: str | None = None
 
@@ -85,15 +102,25 @@ class Posted:
             is_blocking=self._blocking,
             reply_to=front_end.id if self._blocking else None,
         )
+        if self._strict and (unplaced := self._place().initial) is not None:
+            raise NobodyOffers(str(unplaced), hint=f"mr worker --capabilities {requirement(unplaced.required).example}")
         if not self._blocking:
             self._accept(posting)
+            self._place()
             return None
         with front_end.room.expect(r) as waiter:
             self._accept(posting)
-            reply = wait(front_end, waiter, self._environ, w, r)
+            reply = waiter.wait(min(PLACE_AFTER_S, front_end.settings.wait_max_s))
+            if reply is None and self._place().initial is None:
+                reply = wait(front_end, waiter, self._environ, w, r)
         if reply is not None and (reply.state is not RequestState.SUCCEEDED or reply.is_written):
             front_end.deliveries.forget(w, r)
         return reply
+
+    def _place(self) -> Placement:
+        placement = self._front_end.placing.place(self._workflow, self._job)
+        self.warning = str(placement)
+        return placement
 
     def _accept(self, posting: Posting) -> None:
         try:
@@ -105,17 +132,19 @@ class Posted:
         self.request_id = self.new_id
 
 
-def asks_to_block(values: list[str]) -> bool:
-    """What `?blocking=` says; yes, if it is not there.
+def asks(name: str, values: list[str], *, unless_said: bool) -> bool:
+    """What `?name=` says.
 
     Raises: ClientError.
     """
+    if not values:
+        return unless_said
     word = values[0].lower() if len(values) == 1 else ""
-    if not values or word in _YES:
+    if word in _YES:
         return True
     if word in _NO:
         return False
-    raise ClientError("expected ?blocking= once, true or false", hint="1, 0, yes and no will do")
+    raise ClientError(f"expected ?{name}= once, true or false", hint="1, 0, yes and no will do")
 
 
 def check_headers(kind: str, parameters: Mapping[str, str], encoding: str) -> None:

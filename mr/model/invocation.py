@@ -119,7 +119,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a live worker says of itself: `workers/<worker>`, under its lease.
 
-    `holds` lists what it has been running for over a second: `<workflow>/<request>/<path>` of manifests.
+    `holds` lists what it has been running for over a second: `<workflow>/<request>/<path>` of manifests. With
+    `serves_all` it takes on new workflows by itself, and `workflows` may be a moment behind.
     """
 
     host: str
@@ -130,6 +131,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started_at: str
     holds: list[str] = []
+    serves_all: bool = False
 
 
 def report_as_dict(report: ErrorReport) -> dict[str, Any]:

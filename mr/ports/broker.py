@@ -6,7 +6,7 @@ Nothing may depend on a message: what must run is recorded in the store, and the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import msgspec
 
@@ -116,6 +116,10 @@ class Consumer(ABC):
     @abstractmethod
     def allow(self, in_flight: int) -> None:
         """How many deliveries may be unfinished at a time; 0 pauses. May be changed at any time."""
+
+    @abstractmethod
+    def pause(self, topics: Set[str]) -> None:
+        """Take nothing of these topics for now, and of all others again. What is on its way may still come."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from typing import get_args
 import msgspec
 
 from mr.errors import InvalidName, InvalidStep
+from mr.model.capability import Requirement, requirement
 from mr.model.definitions import DefinitionSet, HandlerRef, StepRef
 from mr.model.handler import Handler, HandlerType
 from mr.rules import routing
@@ -181,6 +182,12 @@ def check(workflow: str, definitions: DefinitionSet) -> None:
         raise InvalidStep("; ".join(found))
     for capability in {handler.capability for handler in definitions.handlers.values()}:
         routing.check(workflow, capability)
+
+
+def requirements(definitions: DefinitionSet) -> set[Requirement]:
+    """What its handlers require beyond single names."""
+    found = {requirement(handler.capability) for handler in definitions.handlers.values()}
+    return {one for one in found if not one.is_plain}
 
 
 def routable(workflow: str, handler: Handler) -> str:

@@ -60,6 +60,11 @@ def definition_set(w: str, digest: str = "") -> str:
     return f"definition_sets/{w}/{digest}"
 
 
+def requirements(w: str, word: str = "") -> str:
+    """What the word for a capability in a topic means; without one the prefix of all."""
+    return f"requirements/{w}/{word}"
+
+
 def requests(w: str) -> str:
     return f"entities/request/{w}/"
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 from mr.errors import InvalidName
+from mr.model.capability import Amounts, requirement
 
 TOPIC_MAX = 64
 _TOPIC = re.compile(r"[.a-zA-Z0-9_-]{1,64}", re.ASCII)
@@ -13,12 +16,13 @@ _TOPIC = re.compile(r"[.a-zA-Z0-9_-]{1,64}", re.ASCII)
 Direction = Literal["map", "reduce"]
 
 
+@lru_cache(4096)
 def topic(workflow: str, direction: Direction, capability: str) -> str:
-    """`mr.<workflow>.map.<capability>`; capabilities are compared in lower case.
+    """`mr.<workflow>.map.<capability>`, or `….x<8 hex digits>` for one that is more than a name.
 
     Raises: InvalidName if workflow and capability together do not fit a topic.
     """
-    name = f"mr.{workflow}.{direction}.{capability.lower()}"
+    name = f"mr.{workflow}.{direction}.{requirement(capability).word}"
     if not _TOPIC.fullmatch(name):
         raise InvalidName(
             f"workflow {workflow!r} and capability {capability!r} make a topic of {len(name)} characters",
@@ -41,7 +45,16 @@ def check(workflow: str, capability: str) -> None:
     topic(workflow, "reduce", capability)
 
 
-def topics(workflow: str, capabilities: list[str]) -> list[str]:
-    """All topics that a worker with these capabilities consumes for a workflow."""
+def topics(workflow: str, capabilities: Iterable[str]) -> list[str]:
+    """The topics of what is required."""
     directions: tuple[Direction, Direction] = ("map", "reduce")
     return [topic(workflow, direction, capability) for capability in capabilities for direction in directions]
+
+
+def served(workflow: str, offered: Amounts, required: Iterable[str]) -> dict[str, str]:
+    """What a worker consumes for a workflow, and what each topic requires: the names it offers, and what it satisfies.
+
+    `required` is what handlers of the workflow ask for beyond single names.
+    """
+    fitting = [*offered, *(text for text in required if requirement(text).fits(offered))]
+    return {topic: text for text in fitting for topic in topics(workflow, [text])}

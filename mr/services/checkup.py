@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import mr
 from mr.errors import ConfigError, MrError
+from mr.model.capability import requirement
 from mr.model.condition import Condition, Health, broken, doubtful, fine
 from mr.ports.broker import Publisher
 from mr.ports.store import Store
@@ -75,13 +76,13 @@ def of_fleet(picture: Picture, workflows: Sequence[str] | None) -> Iterator[Cond
         )
     for one in picture.unserved:
         subject = f"queue {one.workflow}/{one.capability}"
-        advice = f"mr worker --capabilities {one.capability}"
+        advice = f"mr worker --capabilities {requirement(one.capability).example}"
         if one.nearest:
-            advice += f"; the nearest is worker {one.nearest} on {one.host}: {', '.join(one.offers)}"
+            advice += f"; nearest: {one.host} ({', '.join(one.offers)}), lacks {', '.join(one.lacks)}"
         if one.messages:
-            yield broken(subject, f"{one.messages:,} messages wait, and no worker offers {one.capability}", advice)
+            yield broken(subject, f"{one.messages:,} messages wait, and nobody offers {one.capability}", advice)
         else:
-            yield doubtful(subject, f"handlers ask for {one.capability}, and no worker offers it", advice)
+            yield doubtful(subject, f"handlers ask for {one.capability}, and nobody offers it", advice)
     for topic, lies in picture.strays.items():
         advice = "create its workflow again, or delete the topic at the broker"
         yield doubtful(f"queue {topic}", f"{lies.total:,} messages lie there, and no workflow has it", advice)

@@ -90,6 +90,12 @@ class Definitions:
         """A handler with its source, by version. Raises: NotFound."""
         return self._library.handler(w, version)
 
+    def requirements(self, w: str) -> list[str]:
+        """What handlers of the workflow ask for beyond single names, former ones included: their work may still lie
+        there."""
+        found = entries(self._store, keys.requirements(w))
+        return [str(codec.loads(entry.value)["capability"]) for entry in found]
+
     def redefine(self, w: str, decide: Callable[[DefinitionSet], Redefinition[R]]) -> R:
         """Decide on the current set and make the outcome the current set; again while others are faster.
 
@@ -104,17 +110,22 @@ class Definitions:
                 return change.result
             rule.check(w, change.definitions)
             self._library.add(w, change.handlers.values(), change.definitions)
-            if self._apply(w, workflow, version, change):
+            if self._apply(w, workflow, version, now, change):
                 return change.result
             if self._clock.monotonic() >= deadline:
                 raise VersionConflict(f"the definitions of workflow {w!r} keep changing", hint="try again")
 
-    def _apply(self, w: str, workflow: Workflow, version: int, change: Redefinition[R]) -> bool:
+    def _apply(self, w: str, workflow: Workflow, version: int, now: DefinitionSet, change: Redefinition[R]) -> bool:
         after = Workflow(
             description=workflow.description if change.description is None else change.description,
             handlers_state=change.definitions.hash,
         )
         needed: list[Put | Delete] = [Put(keys.workflow(w), codec.encode(after)), *change.operations]
+        # With the change itself: a worker that is told of it must find what it may have to serve.
+        needed += [
+            Put(keys.requirements(w, one.word), codec.encode({"capability": one.text}))
+            for one in rule.requirements(change.definitions) - rule.requirements(now)
+        ]
         records: list[Put | Delete] = [
             *(Put(keys.handler(w, name), codec.encode(record(w, value))) for name, value in change.handlers.items()),
             *(Delete(keys.handler(w, name)) for name in change.gone),
@@ -183,7 +194,8 @@ class Definitions:
     def remove_leftovers(self, w: str) -> bool:
         """Remove what a workflow that is gone has defined; False, and nothing more is removed, if it is there."""
         absent = Absent(keys.workflow(w))
-        for prefix in (keys.jobs(w), keys.steps(w), keys.handlers(w), keys.library(w), keys.definition_set(w)):
+        prefixes = [keys.jobs(w), keys.steps(w), keys.handlers(w), keys.requirements(w)]
+        for prefix in (*prefixes, keys.library(w), keys.definition_set(w)):
             going = [Delete(entry.key) for entry in entries(self._store, prefix, keys_only=True)]
             for batch in batches(going, self._store.limits):
                 if not self.commit(Transaction(conditions=[absent], operations=batch)):

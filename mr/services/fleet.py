@@ -7,7 +7,6 @@ some of the oldest requests are looked at, so a time is a lower bound, and missi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -17,6 +16,7 @@ from mr import codec
 from mr.clock import Clock
 from mr.errors import BrokerUnavailable, MrError
 from mr.model import ids
+from mr.model.capability import requirement
 from mr.model.definitions import DefinitionSet
 from mr.model.invocation import Manifest, Receipt, WorkerRecord
 from mr.model.request import Request
@@ -27,6 +27,7 @@ from mr.rules.fan_in import Due, Facts
 from mr.rules.routing import Direction
 from mr.services.briefing import survey
 from mr.services.entities import entries
+from mr.services.placement import Placement, nobody, place, serves
 from mr.services.registry import Registry
 from mr.services.sweeper import due_of, receipt_of, topic_of
 
@@ -68,8 +69,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 class Unserved(msgspec.Struct, frozen=True, kw_only=True):
     """Handlers of a workflow require a capability that no worker which serves it offers.
 
-    `messages` lie there and stay. `nearest` is the worker that could most easily offer it, `offers` what it has;
-    both are empty where no worker runs.
+    `messages` lie there and stay. `nearest` is the worker that could most easily offer it, `offers` what it has,
+    `lacks` what it has not; all are empty where no worker runs.
     """
 
     workflow: str
@@ -79,6 +80,7 @@ class Unserved(msgspec.Struct, frozen=True, kw_only=True):
     nearest: str = ""
     host: str = ""
     offers: list[str] = []
+    lacks: list[str] = []
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,13 +137,21 @@ class Fleet:
             problem=problem,
         )
 
+    def place(self, w: str, job: str) -> Placement:
+        """What of a job nobody could run now.
+
+        Raises: UnknownWorkflow, StoreUnavailable.
+        """
+        _, _, definitions = self._registry.current(w)
+        return place(w, job, definitions, self.workers())
+
     def _needed(self, names: list[str]) -> dict[str, tuple[str, Direction, str]]:
         """Workflow, direction and capability by topic, as the current definitions ask for them."""
         needed: dict[str, tuple[str, Direction, str]] = {}
         directions: tuple[Direction, Direction] = ("map", "reduce")
         for w in names:
             _, _, definitions = self._registry.current(w)
-            for capability in sorted({handler.capability.lower() for handler in definitions.handlers.values()}):
+            for capability in sorted({handler.capability for handler in definitions.handlers.values()}):
                 for direction in directions:
                     needed[routing.topic(w, direction, capability)] = (w, direction, capability)
         return needed
@@ -154,7 +164,7 @@ class Fleet:
             if topic in known or not topic.startswith("mr."):
                 continue
             # Requests that were accepted with earlier definitions may still need what the current ones do not.
-            found = _read(topic, names)
+            found = self._read(topic, names)
             if found is None:
                 others.append(topic)
             else:
@@ -162,6 +172,18 @@ class Fleet:
         backlog = self._publisher.backlog([*known, *others])
         queues = [_queue(topic, *place, workers, backlog[topic]) for topic, place in known.items()]
         return queues, {topic: backlog[topic] for topic in others if backlog[topic].total}
+
+    def _read(self, topic: str, names: Iterable[str]) -> tuple[str, Direction, str] | None:
+        """Workflow, direction and capability of a topic, if it is of one of these workflows."""
+        directions: tuple[Direction, Direction] = ("map", "reduce")
+        for w in sorted(names, key=len, reverse=True):
+            for direction in directions:
+                start = f"mr.{w}.{direction}."
+                if topic.startswith(start):
+                    required = {requirement(text).word: text for text in self._registry.requirements(w)}
+                    word = topic[len(start) :]
+                    return w, direction, required.get(word, word)
+        return None
 
     # -- how long ---------------------------------------------------------------------------------------------------
 
@@ -215,12 +237,6 @@ class Fleet:
         return codec.decode(entry.value, Manifest, where=entry.key).at if entry is not None else ""
 
 
-def serves(record: WorkerRecord, workflow: str, capability: str) -> bool:
-    """Whether a worker takes such work. One that names no workflow has only just begun to look for them."""
-    offered = {one.lower() for one in record.capabilities}
-    return capability.lower() in offered and (not record.workflows or workflow in record.workflows)
-
-
 def unserved(queues: Iterable[Queue], workers: Mapping[str, WorkerRecord]) -> list[Unserved]:
     """What waits for nobody, most messages first."""
     found: dict[tuple[str, str], Unserved] = {}
@@ -228,7 +244,7 @@ def unserved(queues: Iterable[Queue], workers: Mapping[str, WorkerRecord]) -> li
         if queue.workers:
             continue
         place = (queue.workflow, queue.capability)
-        before = found.get(place) or _nobody(*place, workers)
+        before = found.get(place) or _unserved(*place, workers)
         waits = [wait for wait in (before.oldest_wait_s, queue.oldest_wait_s) if wait is not None]
         found[place] = msgspec.structs.replace(
             before, messages=before.messages + queue.total, oldest_wait_s=max(waits, default=None)
@@ -236,20 +252,10 @@ def unserved(queues: Iterable[Queue], workers: Mapping[str, WorkerRecord]) -> li
     return sorted(found.values(), key=lambda one: (-one.messages, one.workflow, one.capability))
 
 
-def _nobody(workflow: str, capability: str, workers: Mapping[str, WorkerRecord]) -> Unserved:
-    """Named with the worker that offers it elsewhere, or something spelled alike, else the biggest."""
-
-    def nearness(name: str) -> tuple[float, int]:
-        record = workers[name]
-        alike = [difflib.SequenceMatcher(None, capability, one.lower()).ratio() for one in record.capabilities]
-        return round(max(alike, default=0.0), 1), record.slots
-
-    if not workers:
-        return Unserved(workflow=workflow, capability=capability)
-    nearest = max(sorted(workers), key=nearness)
-    record = workers[nearest]
+def _unserved(workflow: str, capability: str, workers: Mapping[str, WorkerRecord]) -> Unserved:
+    one = nobody(workflow, capability, workers)
     return Unserved(
-        workflow=workflow, capability=capability, nearest=nearest, host=record.host, offers=record.capabilities
+        workflow=workflow, capability=capability, nearest=one.nearest, host=one.host, offers=one.offers, lacks=one.lacks
     )
 
 
@@ -273,14 +279,3 @@ def _queue(
         workers=len(serving),
         slots=sum(record.slots for record in serving),
     )
-
-
-def _read(topic: str, names: Iterable[str]) -> tuple[str, Direction, str] | None:
-    """Workflow, direction and capability of a topic, if it is of one of these workflows."""
-    directions: tuple[Direction, Direction] = ("map", "reduce")
-    for w in sorted(names, key=len, reverse=True):
-        for direction in directions:
-            start = f"mr.{w}.{direction}."
-            if topic.startswith(start):
-                return w, direction, topic[len(start) :]
-    return None

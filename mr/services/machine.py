@@ -1,22 +1,50 @@
-"""This machine, as far as it limits what mr may do: open files, room for temporary files, what confines handlers.
+"""This machine, as far as it limits what mr may do: open files, room for temporary files, what confines handlers; and
+what a worker on it can offer.
 
 Limits are those of the process that asks; a service may have been given others by systemd or a container.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from mr.model import capability
 from mr.model.condition import Condition, broken, doubtful, fine
 from mr.rules import condition
 from mr.services.isolation import Isolation, reached
 from mr.settings import Settings
 
+AUTO = "auto"
 FILES_WARN = 4096
 FILES_FAIL = 256
+
+
+def offered(capabilities: Iterable[str]) -> dict[str, float | None]:
+    """What a worker here offers. `auto` stands for what the machine shows; what is named beside it wins."""
+    given = capability.offer(capabilities)
+    if AUTO not in given:
+        return given
+    del given[AUTO]
+    return {**discovered(), **given}
+
+
+def discovered() -> dict[str, float | None]:
+    """The system, the processor, `cpus`, `mem` in GiB, and `gpu` where there are any of NVIDIA's."""
+    machine = platform.machine().lower()
+    found: dict[str, float | None] = {
+        {"darwin": "macos"}.get(platform.system().lower(), platform.system().lower()): None,
+        {"aarch64": "arm64", "amd64": "x86_64"}.get(machine, machine): None,
+        "cpus": float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+        "mem": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30),
+    }
+    if gpus := len(glob.glob("/dev/nvidia[0-9]*")):
+        found["gpu"] = float(gpus)
+    return found
 
 
 def conditions(settings: Settings) -> Iterator[Condition]:

@@ -25,7 +25,7 @@ import msgspec
 from mr.codec import Items
 from mr.model import ids
 from mr.model.dataset import Chunks, Payload
-from mr.model.definitions import DefinitionSet
+from mr.model.definitions import DefinitionSet, HandlerRef
 from mr.model.invocation import ErrorReport
 from mr.model.message import Level
 from mr.model.outcome import Failed, Mapped, Outcome, Reduced, Results, Returned
@@ -132,11 +132,11 @@ class Visit:
         ]
 
     @property
-    def next_version(self) -> str | None:
-        """The version of the mapper that `next` would give work for; None for a reduce, or nothing."""
-        if self._reduces or not self._stack:
-            return None
-        return self.definitions.mapper(self._stack[-1].step).version
+    def next_handler(self) -> HandlerRef | None:
+        """The reducer, or the mapper, that `next` would give work for."""
+        if self._reduces:
+            return self.definitions.reducer(self._reduces[0].step)
+        return self.definitions.mapper(self._stack[-1].step) if self._stack else None
 
     def receipt_keys(self) -> list[str]:
         """Receipts of the work that executors have in hand."""
@@ -396,7 +396,7 @@ class Visit:
     # -- what the tree looks like from here ---------------------------------------------------------------------
 
     def _offers(self, capability: str) -> bool:
-        return capability in self.worker.capabilities
+        return self.worker.offers(capability)
 
     def _step_of(self, p: str) -> str:
         """The step that `p` ran as."""

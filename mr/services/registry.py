@@ -79,6 +79,10 @@ class Registry:
         """The same, if it is at hand without asking the store."""
         return self._definitions.known(w, digest)
 
+    def requirements(self, w: str) -> list[str]:
+        """What handlers of the workflow ask for, or have asked for, beyond single names."""
+        return self._definitions.requirements(w)
+
     def handler(self, w: str, version: str) -> Handler:
         """A handler with its source, by version.
 

@@ -13,13 +13,14 @@ from mr.model.outcome import Data
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visit must know of the worker that it runs on. `slots` are the executors of the whole fleet.
+    """What a visit must know of the worker that it runs on. `offers` says whether it may run what requires a
+    capability; `slots` are the executors of the whole fleet.
 
     `writes`: results leave by a writer, so that a request whose root is done is not over yet.
     """
 
     name: str
-    capabilities: frozenset[str]
+    offers: Callable[[str], bool]
     slots: Callable[[], int]
     seal: Callable[[Message], bytes]
     now: Callable[[], float]

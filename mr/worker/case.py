@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mr.model.message import Message
 from mr.ports.broker import Delivery
 from mr.services.progress import Visit
 from mr.worker.executor_process import ExecutorProcess
 from mr.worker.frames import Stage
 from mr.worker.run import Run
+from mr.worker.stock import NOTHING, Stock
 
 
 class Case:
@@ -26,11 +29,13 @@ class Slot:
     `verdict` says why this side ends the executor, if it does: `timeout`, `full` (its request keeps too much), `storm`
     (too many processes), `void` (its visit is over), `unfed` or `gone` (its input cannot be read), `drained`. `stage`
     is the child and stage seen last, `stage_since_s` how long the child had run by then. `version` is that of the
-    mapper that runs here, None for a reduce.
+    mapper that runs here, None for a reduce. `taken` is what that takes of the worker's stock.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, stock: Stock) -> None:
         self.number = number
+        self._stock = stock
+        self.taken: Mapping[str, float] = NOTHING
         self.executor: ExecutorProcess | None = None
         self.case: Case | None = None
         self.run: Run | None = None
@@ -49,6 +54,8 @@ class Slot:
         case = self.case
         assert case is not None
         case.slots.discard(self)
+        self._stock.give_back(self.taken)
+        self.taken = NOTHING
         self.run = self.case = self.stage = None
         self.verdict = ""
         return case

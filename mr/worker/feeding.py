@@ -21,6 +21,7 @@ from mr.settings import HandlerSettings
 from mr.worker import frames
 from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Sink
+from mr.worker.stock import Stock
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ class Feeding:
         registry: Registry,
         datasets: Datasets,
         settings: HandlerSettings,
-        capabilities: frozenset[str],
+        stock: Stock,
         readers: Executor,
     ) -> None:
-        self._registry, self._datasets, self._capabilities = registry, datasets, capabilities
+        self._registry, self._datasets, self._stock = registry, datasets, stock
         self._readers = readers
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._names: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
@@ -102,7 +103,12 @@ class Feeding:
     def _map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
         """Run children; with their reduce where this worker may."""
         step = visit.definitions.steps[work.step]
-        fuses = visit.definitions.reducer(work.step).capability in self._capabilities
+        mapper, reducer = (
+            visit.definitions.mapper(work.step).capability,
+            visit.definitions.reducer(work.step).capability,
+        )
+        # What the mapper took holds for the whole run.
+        fuses = self._stock.costs_nothing(reducer) or (reducer == mapper and self._stock.offers(reducer))
         return frames.RunMap(
             id=work.number,
             workflow=visit.workflow,

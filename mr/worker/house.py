@@ -50,6 +50,7 @@ class House:
         clock: Clock,
         capabilities: Sequence[str],
         workflows: Callable[[], Sequence[str]],
+        serves_all: bool,
         slots: int,
         holds: Callable[[], list[str]],
         on_fleet: Callable[[int, int], None],
@@ -59,6 +60,7 @@ class House:
         self._sweeper, self._cleaner, self._clock = sweeper, cleaner, clock
         self._capabilities, self._workflows, self._slots = list(capabilities), workflows, slots
         self._holds, self._on_fleet, self._maintain = holds, on_fleet, maintain
+        self._serves_all = serves_all
         self._started_at = stamp(clock.now())
         self._lease: Lease | None = None
         self._record = b""
@@ -123,6 +125,7 @@ class House:
                 version=mr.__version__,
                 started_at=self._started_at,
                 holds=self._holds(),
+                serves_all=self._serves_all,
             )
         )
         if record != self._record:

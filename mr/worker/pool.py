@@ -22,6 +22,7 @@ from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
 from mr.worker.leftovers import remove_leftovers
 from mr.worker.run import Run
+from mr.worker.stock import Stock
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +51,13 @@ class Pool:
         size: int,
         handlers: HandlerSettings,
         environ: Mapping[str, str],
+        stock: Stock,
         *,
         spawn: Spawn,
         on_exit: Callable[[Slot, Run, Exit], None],
         on_free: Callable[[], None],
     ) -> None:
-        self.slots = [Slot(number) for number in range(size)]
+        self.slots = [Slot(number, stock) for number in range(size)]
         self._handlers, self._environ = handlers, environ
         self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
         self._cgroup = Cgroup.own()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from mr.errors import MrError
+from mr.model.capability import Amounts
 from mr.rules import routing
 from mr.services.registry import Registry
 from mr.settings import WorkerSettings
@@ -14,37 +15,42 @@ _log = logging.getLogger(__name__)
 
 
 class Serving:
-    """`learn` is given every version of a handler; `on_change` workflows and topics, in the loop, by way of `post`."""
+    """`learn` is given every version of a handler; `on_change` workflows, and topics with what they require; in
+    the loop, by way of `post`."""
 
     def __init__(
         self,
         registry: Registry,
         settings: WorkerSettings,
+        offered: Amounts,
         *,
         learn: Callable[[str, str], None],
-        on_change: Callable[[list[str], list[str]], None],
+        on_change: Callable[[list[str], dict[str, str]], None],
         post: Callable[[Callable[[], None]], object],
     ) -> None:
         self._registry, self._wanted = registry, settings.workflows
-        self._capabilities = [capability.name for capability in settings.capabilities]
+        self._offered = offered
         self._learn, self._on_change, self._post = learn, on_change, post
         self.workflows: Sequence[str] = []
+        self._topics: dict[str, str] = {}
 
     def look(self) -> None:
         """Read which workflows there are, and their definitions. In a thread; raises: StoreUnavailable."""
         names = list(self._wanted) if self._wanted is not None else sorted(self._registry.list_workflows())
+        topics: dict[str, str] = {}
         for name in names:
+            topics |= routing.served(name, self._offered, self._registry.requirements(name))
             try:
                 _, _, definitions = self._registry.current(name)
                 for reference in definitions.handlers.values():
                     self._learn(name, reference.version)
             except MrError as error:
                 _log.warning("workflow %s: %s", name, error)
-        self._post(lambda: self._serve(names))
+        self._post(lambda: self._serve(names, topics))
 
-    def _serve(self, names: list[str]) -> None:
+    def _serve(self, names: list[str], topics: dict[str, str]) -> None:
         if names != self.workflows:
-            self.workflows = names
             _log.info("serving %d workflows: %s", len(names), ", ".join(names))
-            topics = [topic for name in names for topic in routing.topics(name, self._capabilities)]
+        if names != self.workflows or topics != self._topics:
+            self.workflows, self._topics = names, topics
             self._on_change(names, topics)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -23,10 +23,12 @@ from mr.clock import stamp
 from mr.codec import Items
 from mr.errors import CorruptEntry, MrError, NotFound, StoreFull, StoreUnavailable
 from mr.model import ids
+from mr.model.capability import written
 from mr.model.message import Message, seal, unseal
 from mr.model.outcome import Failed
 from mr.ports.broker import Delivery
 from mr.rules import fan_out, keys
+from mr.services import machine
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
 from mr.services.progress import Visit
@@ -47,6 +49,7 @@ from mr.worker.judging import Judge
 from mr.worker.pool import Pool
 from mr.worker.run import Run
 from mr.worker.serving import Serving
+from mr.worker.stock import Stock
 from mr.worker.watching import Watching
 
 _log = logging.getLogger(__name__)
@@ -75,7 +78,10 @@ class Supervisor:
         self._parts, self._settings, self._environ = parts, settings, environ
         self.name = ids.new_worker_id()
         self._clock = parts.clock
-        self._capabilities = [capability.name for capability in settings.worker.capabilities]
+        self._offered = machine.offered(settings.worker.capabilities)
+        self._stock = Stock(self._offered)
+        self._topics: Mapping[str, str] = {}
+        self._paused: Set[str] = frozenset()
         self._cases: set[Case] = set()
         self._ready: deque[Case] = deque()
         self._pace: dict[str, float] = {}
@@ -91,12 +97,10 @@ class Supervisor:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
         self._pool = Pool(
-            settings.worker.executors, settings.handlers, environ,
+            settings.worker.executors, settings.handlers, environ, self._stock,
             spawn=self._task, on_exit=self._executor_ended, on_free=self._feed,
         )  # fmt: skip
-        self._feeding = Feeding(
-            parts.registry, parts.datasets, settings.handlers, frozenset(self._capabilities), self._readers
-        )
+        self._feeding = Feeding(parts.registry, parts.datasets, settings.handlers, self._stock, self._readers)
         quota_bytes = settings.store.request_max_bytes
         self._quota = Quota(parts.store, quota_bytes, self.name, lambda: self._fleet_workers)
         self._judge = Judge(settings.handlers, self._quota)
@@ -106,7 +110,7 @@ class Supervisor:
         self._committer = committer
         worker = Worker(
             name=self.name,
-            capabilities=frozenset(self._capabilities),
+            offers=self._stock.offers,
             slots=lambda: self._fleet_slots,
             seal=lambda message: seal(message, parts.message_key),
             now=time.monotonic,
@@ -136,12 +140,13 @@ class Supervisor:
         self._commits = commits
         parts = self._parts
         serving = Serving(
-            parts.registry, self._settings.worker, learn=self._feeding.learn, on_change=self._serve,
+            parts.registry, self._settings.worker, self._offered, learn=self._feeding.learn, on_change=self._serve,
             post=self._loop.call_soon_threadsafe,
         )  # fmt: skip
         house = House(
             name=self.name, store=parts.store, receipts=parts.receipts, sweeper=self._sweeper, cleaner=parts.cleaner,
-            clock=self._clock, capabilities=self._capabilities, workflows=lambda: serving.workflows,
+            clock=self._clock, capabilities=written(self._offered), workflows=lambda: serving.workflows,
+            serves_all=self._settings.worker.workflows is None,
             slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
         )  # fmt: skip
         definitions = Watching(
@@ -283,8 +288,10 @@ class Supervisor:
 
     # -- the worker among others ----------------------------------------------------------------------------------
 
-    def _serve(self, names: list[str], topics: list[str]) -> None:
-        self._task(self._consumer.subscribe(topics))
+    def _serve(self, names: list[str], topics: dict[str, str]) -> None:
+        self._topics = topics
+        self._task(self._consumer.subscribe(list(topics)))
+        self._mind_stock()
         self._task(self._desk.serve(names))
 
     def _on_fleet(self, workers: int, slots: int) -> None:
@@ -405,22 +412,33 @@ class Supervisor:
         held: dict[Case, None] = {}
         while self._ready and (slot := self._pool.free()) is not None:
             case = self._ready.popleft()
-            if case.visit.verdict is not None or not case.visit.has_work:
+            handler = case.visit.next_handler
+            if case.visit.verdict is not None or handler is None:
                 continue
-            slot.version = case.visit.next_version
-            if not self._pool.may_run(slot.version):
+            slot.version = handler.version if handler.handler_type == "mapper" else None
+            taken = self._stock.take(handler.capability) if self._pool.may_run(slot.version) else None
+            if taken is None:
                 held[case] = None
                 continue
-            work = case.visit.next(self._at_once(case.visit))
+            work = case.visit.next(self._at_once(slot.version))
             if work is None:
+                self._stock.give_back(taken)
                 continue
+            slot.taken = taken
             if case.visit.has_work:
                 self._ready.append(case)
             self._prepare(slot, case, work)
         self._ready.extend(held)
+        self._mind_stock()
 
-    def _at_once(self, visit: Visit) -> int:
-        version = visit.next_version
+    def _mind_stock(self) -> None:
+        """Nothing is taken of topics for which too little is left; what is theirs is for others."""
+        exhausted = self._stock.exhausted(self._topics)
+        if exhausted != self._paused:
+            self._paused = exhausted
+            self._consumer.pause(exhausted)
+
+    def _at_once(self, version: str | None) -> int:
         pace = self._pace.get(version) if version else None
         if pace is None:
             return FIRST_TRY

@@ -93,7 +93,7 @@ def _messages(pair: Shared, w: str, r: str) -> list[Publication]:
     bodies = [("map", seal(first, pair.parts.message_key))]
     # Sealed with a wrong key, so that the worker has to read everything that it needs.
     bodies += [("map", seal(child, b"guess")), ("reduce", seal(reduce, b"guess"))]
-    return [Publication(routing.topic(w, direction, "general"), body) for direction, body in bodies]  # type: ignore[arg-type]
+    return [Publication(routing.topic(w, direction, "general"), body) for direction, body in bodies]
 
 
 def test_JX_73_a_thousand_children_finish_at_once(pair: Shared, w: str) -> None:

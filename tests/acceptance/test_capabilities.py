@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from mr.rules import routing
+from pathlib import Path
+
+from mr.rules import keys, routing
 from tests.acceptance.conftest import Shared
 from tests.acceptance.service import Service, eventually
-from tests.acceptance.sources import ALL, FLAT, RETURN, map_to, mapper, reducer
+from tests.acceptance.sources import ALL, FLAT, RETURN, map_to, mapper, note, reducer, wait_for_file
 
 WHERE = "import os\nyield MrConfigureToReturn()\nyield 'mapped by', os.getppid()"
 ALSO = "import os\nfor k, v in results: yield k, v\nyield 'reduced by', os.getppid()"
@@ -97,3 +99,78 @@ def test_JX_58_a_front_end_alone_queues_requests_and_processes_nothing(pair: Sha
             assert not alone.workers()
             with alone.worker():
                 assert alone.result(w, r).pairs == [["a", [1]]]
+
+
+def test_each_task_runs_where_its_expression_lets_it_and_nowhere_else(pair: Shared, w: str) -> None:
+    tasks = {
+        "a": ("gpu-{w} and linux-{w}", {"cruncher"}),
+        "b": ("gpu-{w}", {"cruncher"}),
+        "c": ("cpu-{w}", {"penguin"}),
+        "d": ("gpu-{w} or mac-m1-cpu-{w}", {"cruncher", "laptop"}),
+        "e": ("linux-{w}", {"penguin", "cruncher"}),
+    }
+    leaf = "import os\nyield MrConfigureToReturn()\nyield 'ran on', os.getppid()"
+    steps = {}
+    for task, (required, _) in tasks.items():
+        steps[f"start_{task}"] = (map_to(task, "[(n, n) for n in range(20)]"), FLAT)
+        steps[task] = (mapper(leaf, capability=required.format(w=w)), ALL)
+    pair.define(w, steps)
+    for task in tasks:
+        pair.parts.registry.create_job(w, f"all_{task}", "", f"start_{task}")
+        pair.parts.registry.create_job(w, task, "", task)
+    with (
+        pair.worker(f"linux-{w},cpu-{w}", only=w) as penguin,
+        pair.worker(f"linux-{w},gpu-{w}", only=w) as cruncher,
+        pair.worker(f"mac-m1-cpu-{w}", only=w) as laptop,
+    ):
+        nodes = {penguin.pid: "penguin", cruncher.pid: "cruncher", laptop.pid: "laptop"}
+        for task, (_, expected) in tasks.items():
+            of_one = {nodes[dict(pair.post(w, job=task).pairs)["ran on"][0]] for _ in range(3)}
+            of_many = {nodes[pid] for pid in dict(pair.post(w, job=f"all_{task}").pairs)["ran on"]}
+            assert of_one | of_many <= expected, task
+    # Whatever is left over waits for nobody: nothing of it lies in another topic.
+    assert not pair.parts.store.count(keys.active(w, ""))
+
+
+def test_an_amount_is_taken_while_an_invocation_runs_and_others_go_on_beside_it(
+    pair: Shared, w: str, tmp_path: Path
+) -> None:
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    turn = f"yield MrConfigureToReturn()\n{note(notes)}{wait_for_file(gate)}yield 'turned', 1"
+    pair.define(
+        w,
+        {
+            "turn": (mapper(turn, capability=f"lathe-{w} >= 2"), ALL),
+            "polish": (mapper("yield MrConfigureToReturn()\nyield 1, 1", capability=f"shop-{w}"), ALL),
+        },
+    )
+    pair.parts.registry.create_job(w, "polish", "", "polish")
+    with pair.worker(f"general,shop-{w},lathe-{w}=5", only=w, MR_EXECUTORS="4"):
+        requests = [pair.start(w) for _ in range(4)]
+        eventually(lambda: notes.exists() and len(notes.read_text().split()) == 2, "two of them run")
+        # Two executors are free, and take whatever needs no lathe.
+        for _ in range(5):
+            assert pair.post(w, job="polish").status == 200
+        assert len(notes.read_text().split()) == 2
+        gate.touch()
+        assert [pair.result(w, r).pairs for r in requests] == [[["turned", [1]]]] * 4
+
+
+def test_who_posts_what_nobody_can_begin_is_told_within_a_second(pair: Shared, w: str) -> None:
+    late = f"late-{w}"
+    pair.define(w, {"start": (mapper("yield MrConfigureToReturn()\nyield 1, 1", capability=f"{late} and gpu"), ALL)})
+    refused = pair.ask("POST", f"/job/{w}/job?strict=true", b'{"arguments": {}}', {"Content-Type": "application/json"})
+    assert (refused.status, refused.json["error"]["code"]) == (409, "nobody_offers")
+    assert f"mr worker --capabilities gpu,{late}" in refused.json["error"]["hint"]
+    assert not pair.parts.store.count(keys.requests(w))
+    told = [pair.post(w), pair.post(w, blocking="false")]
+    assert [reply.status for reply in told] == [202, 200]
+    for reply in told:
+        warning = reply.headers["x-mr-warning"]
+        assert warning.startswith(f"nobody offers gpu and {late}; nearest: ")
+        assert warning.endswith(f"lacks {late}")
+    (one,) = [one for one in pair.parts.fleet.look().unserved if one.workflow == w]
+    assert (one.capability, one.lacks, one.messages) == (f"gpu and {late}", [late], 2)
+    with pair.worker(f"gpu,{late}", only=w):
+        for reply in told:
+            assert pair.result(w, reply.request_id).pairs == [[1, [1]]]

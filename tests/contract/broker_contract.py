@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -270,6 +271,38 @@ class BrokerContract:
         paused.consumer.allow(1)
         await paused.get(2)
         assert paused.deliveries[1].body == b"after"
+
+    async def test_a_paused_topic_waits_and_others_go_on(self, publisher, topic, open_inbox):
+        paused, other = f"{topic}.paused", f"{topic}.other"
+        inbox = await open_inbox([paused, other])
+        inbox.on_delivery = finish
+        inbox.consumer.pause({paused})
+        for number in range(20):
+            publisher.publish([Publication(paused, b"later"), Publication(other, b"now")])
+            await until(partial(lambda count: inbox.bodies.count(b"now") == count, number + 1))
+        # What was on its way when the topic was paused may have come, no more.
+        assert inbox.bodies.count(b"later") <= 2
+        inbox.consumer.pause(set())
+        await inbox.get(40)
+        assert inbox.bodies == [*[b"later"] * 20, *[b"now"] * 20]
+
+    async def test_an_answer_lets_nothing_in_of_a_paused_topic(self, publisher, topic, open_inbox):
+        inbox, other = await open_inbox([topic]), await open_inbox([topic])
+        other.on_delivery = finish
+        publisher.publish([Publication(topic, b"1")] * 20)
+        await until(lambda: len(inbox.deliveries) + len(other.deliveries) == 20 and inbox.deliveries)
+        inbox.consumer.pause({topic})
+        deadline = time.monotonic() + DEADLINE_S
+        while True:  # what was on its way may still come; soon it is none of 20
+            for delivery in inbox.deliveries:
+                delivery.finish()
+            had = len(inbox.deliveries)
+            total = had + len(other.deliveries) + 20
+            publisher.publish([Publication(topic, b"2")] * 20)
+            await until(partial(lambda count: len(inbox.deliveries) + len(other.deliveries) == count, total))
+            if len(inbox.deliveries) == had:
+                break
+            assert time.monotonic() < deadline, "messages of a paused topic keep coming"
 
     async def test_the_allowance_can_be_raised_while_messages_are_in_flight(self, publisher, topic, open_inbox):
         inbox = await open_inbox([topic], allow=1)

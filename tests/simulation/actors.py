@@ -120,7 +120,7 @@ class SimWorker:
         quota = Quota(store, QUOTA_BYTES, name, lambda: 2)
         self.committer = Committer(store, broker, self.receipts, world, RETENTION, quota, world.sleep)
         worker = Worker(
-            name=name, capabilities=capabilities, slots=lambda: 2, seal=lambda message: seal(message, KEY),
+            name=name, offers=capabilities.__contains__, slots=lambda: 2, seal=lambda message: seal(message, KEY),
             now=world.monotonic, stamp=lambda: stamp(world.now()),
             seconds_each=lambda version: world.rng.choice((None, 0.001, 0.5)), writes=writes,
         )  # fmt: skip

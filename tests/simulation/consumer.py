@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from mr.ports.broker import Consumer, Delivery
 
@@ -24,6 +24,7 @@ class SimConsumer(Consumer):
         self.process = Process("consumer")
         self._broker = broker
         self._topics: list[str] = []
+        self._paused: Set[str] = frozenset()
         self._allowed = 0
         self._unanswered: set[SimDelivery] = set()
         self._polling: asyncio.Task[None] | None = None
@@ -37,6 +38,9 @@ class SimConsumer(Consumer):
 
     def allow(self, in_flight: int) -> None:
         self._allowed = in_flight
+
+    def pause(self, topics: Set[str]) -> None:
+        self._paused = frozenset(topics)
 
     async def close(self) -> None:
         await self.die()
@@ -55,6 +59,8 @@ class SimConsumer(Consumer):
     async def _poll(self) -> None:
         while True:
             for topic in self._topics:
+                if topic in self._paused:
+                    continue
                 self._unanswered = {delivery for delivery in self._unanswered if delivery.is_live}
                 if len(self._unanswered) >= self._allowed:
                     break

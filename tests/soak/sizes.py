@@ -19,9 +19,11 @@ class Size(msgspec.Struct, frozen=True):
 
 
 def sizes(deployment: Deployment) -> dict[str, Size]:
-    """By name; of a worker's executors the biggest."""
+    """By name, of those that run; of a worker's executors the biggest."""
     found = {}
     for process in deployment.processes:
+        if not process.is_alive:
+            continue
         family = [process.pid] if process is not deployment.front_end else process.family
         found[process.name] = max((_size(pid) for pid in family), key=lambda size: (size.descriptors, size.rss_mb))
         if process is not deployment.front_end:

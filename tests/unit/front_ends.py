@@ -20,7 +20,7 @@ from mr.http.app import create_app
 from mr.http.front_end import FrontEnd
 from mr.model.dataset import Chunks, Payload
 from mr.model.handler import Handler
-from mr.model.invocation import PARTS, Done, ErrorReport, Part, report_as_dict
+from mr.model.invocation import PARTS, Done, ErrorReport, Part, WorkerRecord, report_as_dict
 from mr.model.request import Active, Reply, Request, RequestState
 from mr.ports.store import Delete, Equals, Put, Store, Transaction
 from mr.rules import keys, lifecycle
@@ -220,3 +220,11 @@ class Site:
 
     def close(self) -> None:
         self.front_end.close()
+
+
+def enlist(store: Store) -> None:
+    """A live worker on record, which offers what most handlers require; else clients are sent away soon."""
+    record = WorkerRecord(
+        host="h", pid=1, capabilities=["general"], workflows=[], slots=1, version="0", started_at="", serves_all=True
+    )
+    store.commit(Transaction(operations=[Put(keys.worker("enlisted"), codec.encode(record))]))

@@ -37,7 +37,7 @@ class SmallWorker:
         self.parts, self.decide = parts, decide
         clock = SystemClock()
         worker = Worker(
-            name="w1", capabilities=frozenset({"general"}), slots=lambda: 2,
+            name="w1", offers="general".__eq__, slots=lambda: 2,
             seal=lambda message: seal(message, parts.message_key), now=clock.monotonic,
             stamp=lambda: stamp(clock.now()), seconds_each=lambda version: None, batch_size=batch_size,
             writes=parts.writer is not None,

@@ -631,7 +631,7 @@ def test_status_says_loudly_what_waits_for_nobody(workflow: str, parts: Parts) -
     shown = done("status")
     assert "NONE" in shown.stdout
     assert "1 message of workflow w wait" in shown.stderr
-    assert "no worker offers; the nearest is worker near on h7: genral" in shown.stderr
+    assert "nobody offers general; nearest: h7 (genral), lacks general" in shown.stderr
     assert "mr worker --capabilities general" in shown.stderr
     offer(parts, "elsewhere", ["general"], workflows=["other"])
     assert document("status")["unserved"] != []

@@ -42,7 +42,7 @@ def test_messages_that_wait_for_nobody_end_it_with_1(workflow: str) -> None:
     submitted("a=1")
     result = mr("doctor")
     assert result.exit_code == exits.FAILED
-    assert "✖ queue w/general: 1 messages wait, and no worker offers general" in result.stdout
+    assert "✖ queue w/general: 1 messages wait, and nobody offers general" in result.stdout
     assert "mr worker --capabilities general" in result.stdout
 
 

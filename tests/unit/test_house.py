@@ -50,8 +50,8 @@ def house(parts: Parts, clock: StillClock, name: str, maintain: Callable[[], Non
     sweeper = Sweeper(parts.store, parts.publisher, parts.registry.definitions, clock, parts.message_key)
     return House(
         name=name, store=parts.store, receipts=parts.receipts, sweeper=sweeper, cleaner=parts.cleaner, clock=clock,
-        capabilities=["general"], workflows=list, slots=1, holds=list, on_fleet=lambda workers, slots: None,
-        maintain=maintain,
+        capabilities=["general"], workflows=list, serves_all=True, slots=1, holds=list,
+        on_fleet=lambda workers, slots: None, maintain=maintain,
     )  # fmt: skip
 
 

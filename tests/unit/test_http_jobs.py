@@ -243,6 +243,7 @@ def test_the_longest_wait_ends_with_the_id_and_the_result_can_be_fetched(tmp_pat
 
 def test_a_request_that_ended_without_a_reply_is_found_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LOOK_FIRST_S", 0.1)
+    front_ends.enlist(site.parts.store)
     with worker(site.parts, ends_silently(("a", 1))):
         assert site.post().get_json() == {"result": {"pairs": [["a", 1]]}}
 

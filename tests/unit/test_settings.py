@@ -7,7 +7,7 @@ import re
 import pytest
 
 from mr.addresses import BrokerUrl, Endpoint, StoreUrl
-from mr.environment import VARIABLES, Capability
+from mr.environment import VARIABLES
 from mr.errors import ConfigError
 from mr.settings import Machine, Settings
 
@@ -30,7 +30,7 @@ def test_an_empty_environment_has_a_working_default_for_everything() -> None:
     assert settings.store.url == StoreUrl(kind="sqlite", path="/home/ana/.local/state/mr/mr.db")
     assert settings.broker.url == BrokerUrl(kind="sqlite", path="/home/ana/.local/state/mr/mr.db")
     assert settings.worker.workflows is None
-    assert settings.worker.capabilities == (Capability("general"),)
+    assert settings.worker.capabilities == ("general",)
     assert (settings.worker.executors, settings.worker.drain_s, settings.worker.batch_size) == (4, 10, None)
     assert settings.handlers.timeout_s == 3600
     assert settings.handlers.memory_mb == 2000
@@ -119,7 +119,7 @@ def test_tls_that_cannot_be_had_is_not_left_out_silently() -> None:
 
 def test_capabilities_are_lower_case_and_may_have_slots() -> None:
     found = read({"MR_SYSTEM_CAPABILITIES": "General, GPU=2"}).worker.capabilities
-    assert found == (Capability("general"), Capability("gpu", 2))
+    assert found == ("general", "gpu=2")
 
 
 def test_zero_is_no_timeout() -> None:
@@ -280,11 +280,6 @@ def test_every_nsqd_needs_a_message_in_flight() -> None:
     assert read(broker | {"MR_NSQ_MAX_IN_FLIGHT": "3"}).broker.max_in_flight == 3
     (line,) = problems_of(broker | {"MR_NSQ_MAX_IN_FLIGHT": "2"})
     assert line == "MR_NSQ_MAX_IN_FLIGHT: expected at least one for each nsqd (3), got: 2"
-
-
-def test_more_slots_than_executors_are_remarked_upon() -> None:
-    (line,) = read({"MR_SYSTEM_CAPABILITIES": "general,gpu=5"}).notices
-    assert line == "MR_SYSTEM_CAPABILITIES: gpu=5 asks for more slots than MR_EXECUTORS=4"
 
 
 def test_an_unknown_name_is_reported_with_the_nearest_known_one() -> None:

@@ -17,6 +17,7 @@ from mr.settings import HandlerSettings
 from mr.worker import wear
 from mr.worker.case import Slot
 from mr.worker.pool import Pool
+from mr.worker.stock import Stock
 from mr.worker.wear import AGE_MIN_S, GROWTH_MIN_BYTES, INVOCATIONS_MAX, LOOK_S, Wear
 
 MB = 1024 * 1024
@@ -97,7 +98,7 @@ async def pool_of_one() -> AsyncIterator[Pool]:
         task.add_done_callback(tasks.discard)
 
     handlers = HandlerSettings(memory_mb=1024)
-    pool = Pool(1, handlers, os.environ, spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None)
+    pool = Pool(1, handlers, os.environ, Stock({}), spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None)
     await pool.start()
     try:
         yield pool
@@ -150,7 +151,7 @@ async def test_an_executor_that_may_wait_waits_for_the_spare(monkeypatch: pytest
 async def test_suspects_get_one_slot_at_a_time_and_others_any() -> None:
     async with pool_of_one() as pool:
         [slot] = pool.slots
-        pool.slots.append(Slot(1))
+        pool.slots.append(Slot(1, Stock({})))
         assert pool.may_run("dies")
         slot.version, slot.case = "dies", cast(Any, object())
         assert pool.may_run("dies")

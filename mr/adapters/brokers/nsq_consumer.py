@@ -14,7 +14,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final
 
 from mr.adapters.brokers.nsq import CHANNEL, DELAY_MAX_S
@@ -77,6 +77,7 @@ class NsqConsumer(Consumer):
         self._held: deque[NsqDelivery] = deque()
         self._unanswered: set[NsqDelivery] = set()
         self._allowed = 0
+        self._paused: Set[str] = frozenset()
         self._answered_at = 0.0
         self._reopening: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,6 +117,11 @@ class NsqConsumer(Consumer):
         else:
             self._spread(self._links)
         self._serve_held()
+
+    def pause(self, topics: Set[str]) -> None:
+        changed = self._paused ^ topics
+        self._paused = frozenset(topics)
+        self._spread([link for link in self._links if link.topic in changed])
 
     async def close(self) -> None:
         """As the port says; what is unanswered goes back to nsqd at once, and nsqd confirms all that was sent."""
@@ -181,7 +187,7 @@ class NsqConsumer(Consumer):
         self._answered_at = time.monotonic()
         if self._is_closed:
             return
-        if self._held or delivery.link.is_shut:
+        if self._held or delivery.link.is_shut or delivery.link.topic in self._paused:
             # Sent before the answer, so that nsqd does not fill the place from the same topic.
             delivery.link.set_rdy(len(delivery.link.live))
             asyncio.get_running_loop().call_soon(self._serve_held)
@@ -200,7 +206,7 @@ class NsqConsumer(Consumer):
             live = len(link.live)
             if not self._allowed or link.is_retired:
                 rdy = 0
-            elif link.is_shut:
+            elif link.is_shut or link.topic in self._paused:
                 rdy = live
             else:
                 rdy = live + room if live else 1

@@ -21,7 +21,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -209,6 +209,7 @@ class SqliteConsumer(Consumer):
         self._file = file if isinstance(file, SqliteFile) else SqliteFile(file)
         self._id = secrets.randbits(62) | 1
         self._topics: list[str] = []
+        self._paused: Set[str] = frozenset()
         self._allowed = 0
         self._in_flight: set[tuple[int, int]] = set()
         self._finished: list[tuple[int, int]] = []
@@ -244,6 +245,11 @@ class SqliteConsumer(Consumer):
 
     def allow(self, in_flight: int) -> None:
         self._allowed = in_flight
+        self._visit_soon()
+
+    def pause(self, topics: Set[str]) -> None:
+        self._paused = frozenset(topics)
+        self._maybe_more = True
         self._visit_soon()
 
     async def close(self) -> None:
@@ -313,7 +319,8 @@ class SqliteConsumer(Consumer):
             self._visited(visit, None, error)
 
     def _next_visit(self, count: int, renew: bool) -> _Visit:
-        visit = _Visit(self._id, self._topics, count, bool(self._in_flight), renew, self._finished, self._requeued)
+        topics = [topic for topic in self._topics if topic not in self._paused] if self._paused else self._topics
+        visit = _Visit(self._id, topics, count, bool(self._in_flight), renew, self._finished, self._requeued)
         self._finished, self._requeued = [], []
         if count > 0 and len(self._topics) > 1:
             # The next claim begins with the next topic, so that none starves behind a full one.

@@ -33,7 +33,7 @@ import yaml
 from mr import codec
 from mr.adapters.processors import python_body
 from mr.errors import InvalidDocument, InvalidHandler, InvalidName
-from mr.model import names
+from mr.model.capability import requirement
 from mr.model.handler import ARGUMENT_TYPES, Handler, HandlerType
 from mr.ports.processor import Processor
 
@@ -88,9 +88,8 @@ def _checked(name: str, tree: ast.Module, form: Literal["body", "module"], handl
                 f"{name}:1: argument {argument} has the type {_show(kind)}; expected null or one of "
                 f"{', '.join(ARGUMENT_TYPES)}"
             )
-    capability = handler.required_capability.lower()
     try:
-        names.check("capability", capability)
+        capability = requirement(handler.required_capability).text
     except InvalidName as error:
         raise InvalidHandler(f"{name}:1: {error.message}", hint=error.hint) from error
     if form == "module":
