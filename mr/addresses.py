@@ -52,10 +52,18 @@ class Bind(msgspec.Struct, frozen=True):
             return False  # a name other than localhost may point anywhere
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """Files in PEM: who is trusted (empty: whom the system trusts), and our own certificate with its key, if any."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
 class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
     """The store: `path` of a SQLite file, or the `endpoints` of one etcd cluster and a user of it.
 
-    Printing leaves the password out.
+    `tls` is None where etcd is spoken to in clear. Printing leaves the password out.
     """
 
     kind: Literal["sqlite", "etcd3", "etcd2"]
@@ -63,12 +71,13 @@ class StoreUrl(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     username: str = ""
     password: str = ""
+    tls: Tls | None = None
 
     def __str__(self) -> str:
         if self.kind == "sqlite":
             return f"sqlite:///{self.path}"
         user = f"{quote(self.username, safe='')}:***@" if self.username else ""
-        return f"{self.kind}://{user}{','.join(map(str, self.endpoints))}"
+        return f"{self.kind}://{user}{','.join(map(str, self.endpoints))}{'?tls=1' if self.tls is not None else ''}"
 
     def __repr__(self) -> str:
         return f"StoreUrl({str(self)!r})"
@@ -163,7 +172,8 @@ def parse_bind(text: str) -> Bind:
 def parse_store(text: str) -> StoreUrl:
     """`sqlite:///relative`, `sqlite:////absolute`, `etcd3://[user:password@]host:port[,host:port]`, `etcd2://…`.
 
-    User and password are percent-encoded where they hold `:`, `@`, `/` or `%`.
+    User and password are percent-encoded where they hold `:`, `@`, `/` or `%`. For etcd, `?tls=1` asks for TLS, and
+    `ca=`, `cert=` and `key=` name absolute paths of files for it.
     """
     expectation = "sqlite:///file, sqlite:////absolute/file, etcd3://host:port[,host:port] or etcd2://host:port"
     scheme, rest = _split(text, expectation)
@@ -171,7 +181,8 @@ def parse_store(text: str) -> StoreUrl:
         return StoreUrl(kind="sqlite", path=_sqlite_path(rest))
     if scheme not in ("etcd3", "etcd2"):
         raise ValueError(expectation)
-    login, at, hosts = rest.rpartition("@")
+    login, at, place = rest.rpartition("@")
+    hosts, options = _options(place, known=("tls", "ca", "cert", "key"))
     username, colon, password = login.partition(":")
     if at and not (username and colon and password):
         raise ValueError(f"{scheme}://user:password@host:port")
@@ -180,6 +191,7 @@ def parse_store(text: str) -> StoreUrl:
         endpoints=parse_endpoints(hosts.removesuffix("/"), default_port=ETCD_PORT),
         username=unquote(username),
         password=unquote(password),
+        tls=_tls(options),
     )
 
 
@@ -238,6 +250,15 @@ def _sqlite_path(rest: str) -> str:
     if path.startswith(":memory:") or "?" in path:
         raise ValueError("sqlite:/// and the plain path of a file, because several processes open it")
     return path
+
+
+def _tls(options: dict[str, str]) -> Tls | None:
+    wanted = options.pop("tls", None)
+    if wanted not in (None, "0", "1") or (options and wanted != "1"):
+        raise ValueError("?tls=1, with or without ca=, cert= and key=")
+    if any(not path.startswith("/") for path in options.values()) or ("key" in options) != ("cert" in options):
+        raise ValueError("absolute paths of files for ca=, cert= and key=, the last two together")
+    return Tls(**options) if wanted == "1" else None
 
 
 def _options(rest: str, *, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from mr import addresses
-from mr.addresses import BrokerUrl, Endpoint, StoreUrl
+from mr.addresses import BrokerUrl, Endpoint, StoreUrl, Tls
 from mr.errors import InvalidName
 from mr.model import capability, names
 
@@ -274,12 +274,10 @@ class Reading:
         port = self.value("MR_ETCD_PORT", _whole(1, 65535)) or addresses.ETCD_PORT
         endpoints = self.value("MR_ETCD_HOST", lambda text: addresses.parse_endpoints(text, default_port=port))
         api = self.value("MR_ETCD_API", _choice("2", "3")) or "3"
-        if self.value("MR_ETCD_IS_SSL", _flag):
-            # Going on without would send in clear what was meant to be hidden.
-            self.problems.append("MR_ETCD_IS_SSL: expected 0, because TLS to etcd is not supported yet, got: 1")
         return StoreUrl(
             kind="etcd2" if api == "2" else "etcd3",
             endpoints=endpoints or (Endpoint("127.0.0.1", port),),
+            tls=Tls() if self.value("MR_ETCD_IS_SSL", _flag) else None,
         )
 
     def _embedded(self) -> StoreUrl | None:

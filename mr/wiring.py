@@ -62,7 +62,7 @@ class Parts:
             from mr.adapters.stores.etcd3 import Etcd3Store
 
             endpoints = [str(endpoint) for endpoint in url.endpoints]
-            return Etcd3Store(endpoints, username=url.username, password=url.password)
+            return Etcd3Store(endpoints, username=url.username, password=url.password, tls=url.tls)
         raise ConfigError([f"MR_STORE: expected sqlite or etcd3, {url.kind} is not built yet"])
 
     @cached_property

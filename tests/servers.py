@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -49,16 +50,17 @@ def free_ports(count: int) -> list[int]:
 
 
 class EtcdServer:
-    """One etcd. `arguments` are added to its command line.
+    """One etcd. `arguments` are added to its command line; with `tls` it is asked that way.
 
     `stop` ends it and removes its data; `kill` is a crash (SIGKILL) that leaves them for `start` or `restart`.
     """
 
-    def __init__(self, arguments: Sequence[str] = (), name: str = "test") -> None:
+    def __init__(self, arguments: Sequence[str] = (), name: str = "test", tls: ssl.SSLContext | None = None) -> None:
         self._program = program("etcd")
         self._arguments = list(arguments)
         self._folder = Path(tempfile.mkdtemp(prefix="mr-etcd-"))
         self.name = name
+        self._tls = tls
         self.port, self._peer_port = free_ports(2)
         self.members = self.member
         """The members of its cluster, as etcd is told at its first start."""
@@ -86,7 +88,8 @@ class EtcdServer:
     def launch(self) -> None:
         """Start it. It answers when most members of its cluster are there."""
         assert self.process is None, "it runs already"
-        client, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        client = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
+        peer = f"http://127.0.0.1:{self._peer_port}"
         command = [self._program, f"--name={self.name}", f"--data-dir={self._folder / 'data'}", "--logger=zap"]
         command += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
         command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
@@ -106,9 +109,14 @@ class EtcdServer:
                 pytest.fail(f"etcd did not start:\n{text[-2000:]}")
             time.sleep(0.02)
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=1.0, context=self._tls)
+
     def leads(self) -> bool:
         """Whether it is the leader of its cluster."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+        connection = self._connection()
         try:
             connection.request("POST", "/v3/maintenance/status", b"{}")
             answer = json.loads(connection.getresponse().read())
@@ -119,7 +127,7 @@ class EtcdServer:
             connection.close()
 
     def _is_healthy(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+        connection = self._connection()
         try:
             connection.request("GET", "/health")
             return b'"true"' in connection.getresponse().read()

@@ -64,7 +64,7 @@ def test_a_password_is_read_and_never_shown() -> None:
         "etcd3://a:\u0661",
         "etcd3://a:1,,b:2",
         "etcd3://a:1,a:1",
-        "etcd3://a:1?tls=1",
+        "etcd3://a:1?tls=yes",
         "etcd3://mr@a:1",
         "etcd3://-a:1",
         "etcd3://[a]:1",

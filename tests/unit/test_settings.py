@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mr.addresses import BrokerUrl, Endpoint, StoreUrl
+from mr.addresses import BrokerUrl, Endpoint, StoreUrl, Tls
 from mr.environment import VARIABLES
 from mr.errors import ConfigError
 from mr.settings import Machine, Settings
@@ -111,10 +111,19 @@ def test_urls_win_over_the_variables_of_jobx() -> None:
     assert settings.origins["MR_STORE"] == "environment"
 
 
-def test_tls_that_cannot_be_had_is_not_left_out_silently() -> None:
-    assert problems_of({"MR_ETCD_HOST": "e", "MR_ETCD_IS_SSL": "1"}) == (
-        "MR_ETCD_IS_SSL: expected 0, because TLS to etcd is not supported yet, got: 1",
-    )
+def test_tls_to_etcd_is_asked_for_by_the_url_or_by_jobx_s_name() -> None:
+    url = read({"MR_ETCD_HOST": "e", "MR_ETCD_IS_SSL": "1"}).store.url
+    assert (url.tls, str(url)) == (Tls(), "etcd3://e:2379?tls=1")
+    url = read({"MR_STORE": "etcd3://u:p@e:1,f:2?tls=1&ca=/ca.pem&cert=/me.pem&key=/me.key"}).store.url
+    assert url.tls == Tls("/ca.pem", "/me.pem", "/me.key")
+    assert url.username == "u"
+    assert [endpoint.host for endpoint in url.endpoints] == ["e", "f"]
+
+
+@pytest.mark.parametrize("options", ["tls=2", "ca=/ca.pem", "tls=1&ca=ca.pem", "tls=1&cert=/me.pem", "ssl=1"])
+def test_half_of_what_tls_needs_is_refused(options: str) -> None:
+    (problem,) = problems_of({"MR_STORE": f"etcd3://e?{options}"})
+    assert problem.startswith("MR_STORE: expected ")
 
 
 def test_capabilities_are_lower_case_and_may_have_slots() -> None:

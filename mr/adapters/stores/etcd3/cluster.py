@@ -15,6 +15,7 @@ from mr.adapters.stores.etcd3.endpoint import Endpoint
 from mr.adapters.stores.etcd3.http import Stream
 from mr.adapters.stores.etcd3.methods import Method
 from mr.adapters.stores.etcd3.refusals import Refused, Trouble, Unreached
+from mr.addresses import Tls
 from mr.errors import StoreUnavailable
 
 Q = TypeVar("Q")
@@ -28,11 +29,19 @@ class Cluster:
     """
 
     def __init__(
-        self, endpoints: Sequence[str], *, username: str, password: str, timeout_s: float, grpc: bool = True
+        self,
+        endpoints: Sequence[str],
+        *,
+        username: str,
+        password: str,
+        timeout_s: float,
+        grpc: bool = True,
+        tls: Tls | None = None,
     ) -> None:
         if not endpoints:
             raise ValueError("expected at least one endpoint host:port, got none")
-        self._endpoints = [Endpoint(name, grpc=grpc) for name in endpoints]
+        self._endpoints = [Endpoint(name, grpc=grpc, tls=tls) for name in endpoints]
+        self.tls = tls
         self._user = username
         self._password = password
         self._timeout_s = timeout_s

@@ -16,6 +16,8 @@ import urllib3
 
 from mr.adapters.stores.etcd3 import json, methods
 from mr.adapters.stores.etcd3.cluster import Cluster
+from mr.adapters.stores.etcd3.http import security
+from mr.addresses import Tls
 from mr.errors import MrError
 from mr.model.condition import Condition, broken, doubtful, fine
 from mr.rules import condition
@@ -47,7 +49,7 @@ def conditions(cluster: Cluster, timeout_s: float) -> list[Condition]:
         except MrError as error:
             silent[name] = str(error)
             continue
-        found += _member(name, status, _measure(name, timeout_s))
+        found += _member(name, status, _measure(name, timeout_s, cluster.tls))
     for name, message in silent.items():
         advice = f"see whether etcd runs and listens at {name}"
         make = doubtful if len(silent) < cluster.endpoints else broken
@@ -116,11 +118,12 @@ def _alarms(cluster: Cluster) -> Condition:
     return broken("etcd alarms", f"{names}: it refuses writes", advice)
 
 
-def _measure(name: str, timeout_s: float) -> Measured:
-    with urllib3.PoolManager(timeout=timeout_s, retries=False) as pool:
+def _measure(name: str, timeout_s: float, tls: Tls | None) -> Measured:
+    scheme, context = ("http", None) if tls is None else ("https", security(tls))
+    with urllib3.PoolManager(timeout=timeout_s, retries=False, ssl_context=context) as pool:
         asked_at = time.time()
         try:
-            answer = pool.request("GET", f"http://{name}/metrics", redirect=False)
+            answer = pool.request("GET", f"{scheme}://{name}/metrics", redirect=False)
         except (urllib3.exceptions.HTTPError, OSError):
             return Measured({}, None)
     values = {}

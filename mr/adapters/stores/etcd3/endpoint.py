@@ -15,13 +15,14 @@ import time
 from typing import TypeVar
 
 import msgspec
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from mr.adapters.stores.etcd3 import json
 from mr.adapters.stores.etcd3.grpc import CONNECTIONS_KEPT, GrpcPool
-from mr.adapters.stores.etcd3.http import SOCKET_OPTIONS, GatewayConnection, GatewayPool, Stream
+from mr.adapters.stores.etcd3.http import Stream, connect, pool, security
 from mr.adapters.stores.etcd3.methods import Method, Words
 from mr.adapters.stores.etcd3.refusals import NoGrpc, Refused, Trouble, Unreached
+from mr.addresses import Tls
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -34,13 +35,15 @@ _log = logging.getLogger(__name__)
 class Endpoint:
     """`name` is `host:port`. Safe to use from several threads; each process opens connections of its own."""
 
-    def __init__(self, name: str, *, grpc: bool = True) -> None:
+    def __init__(self, name: str, *, grpc: bool = True, tls: Tls | None = None) -> None:
         host, colon, port = name.rpartition(":")
         if not colon or not host or not port.isdigit():
             raise ValueError(f"expected an endpoint host:port, got: {name!r}")
         self.name = name
         self._host, self._port = host.strip("[]"), int(port)
-        self._grpc_from = 0.0 if grpc else float("inf")
+        # Our way of gRPC reads its socket as only a plain one can be read.
+        self._grpc_from = 0.0 if grpc and tls is None else float("inf")
+        self._security = None if tls is None else security(tls)
         self._has_said = False
         self._owner = 0
         self._open()
@@ -76,7 +79,7 @@ class Endpoint:
 
         Raises: Unreached.
         """
-        connection = GatewayConnection(self._host, self._port, timeout=timeout_s, socket_options=SOCKET_OPTIONS)
+        connection = connect(self._host, self._port, timeout_s, self._security)
         try:
             # Without a leader the stream shall end, not stay silent until there is one.
             connection.request("POST", path, body, {**_authorization(token), "Grpc-Metadata-hasleader": "true"})
@@ -93,7 +96,7 @@ class Endpoint:
     def _open(self) -> None:
         # Connections of the parent process must not be spoken on by two; forgetting them closes our copies only.
         self._grpc = GrpcPool(self._host, self._port)
-        self._gateway = GatewayPool(self._host, self._port, maxsize=CONNECTIONS_KEPT, socket_options=SOCKET_OPTIONS)
+        self._gateway = pool(self._host, self._port, CONNECTIONS_KEPT, self._security)
         self._owner = os.getpid()
 
     def _post(self, path: str, body: bytes, token: str, timeout_s: float) -> tuple[int, bytes]:
@@ -108,7 +111,7 @@ class Endpoint:
                 assert_same_host=False,
                 timeout=timeout_s,
             )
-        except (NewConnectionError, ConnectTimeoutError) as error:
+        except (NewConnectionError, ConnectTimeoutError, SSLError) as error:
             raise Unreached(str(error)) from error
         except HTTPError as error:
             raise Trouble(str(error)) from error

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import urllib3
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
+
+from mr.addresses import Tls
+from mr.errors import ConfigError
 
 CONNECT_TIMEOUT_S = 1.0
 
@@ -85,7 +89,7 @@ class Head(msgspec.Struct, frozen=True):
         )
 
 
-class GatewayConnection(HTTPConnection):
+class _OneAnswer(HTTPConnection):
     """A connection that writes a request with one call and reads one answer, by a deadline for the whole."""
 
     def request(  # type: ignore[override]
@@ -137,16 +141,59 @@ class GatewayConnection(HTTPConnection):
         return HTTPResponse(body=b"".join(parts), status=head.status)
 
 
+class GatewayConnection(_OneAnswer):
+    """In clear."""
+
+
+class SecureConnection(_OneAnswer, HTTPSConnection):
+    """By TLS."""
+
+
 class GatewayPool(urllib3.HTTPConnectionPool):
     """urllib3's pool, of connections that write and read as the gateway needs it."""
 
     ConnectionCls = GatewayConnection
 
 
+class SecurePool(urllib3.HTTPSConnectionPool):
+    """The same by TLS."""
+
+    ConnectionCls = SecureConnection
+
+
+def security(tls: Tls) -> ssl.SSLContext:
+    """Whom to trust, and who we are.
+
+    Raises: ConfigError naming the file that cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(path for path in (tls.ca, tls.cert, tls.key) if path)
+        raise ConfigError([f"MR_STORE: expected certificates in PEM, got: {files} ({error})"]) from error
+    return context
+
+
+def pool(host: str, port: int, size: int, context: ssl.SSLContext | None) -> urllib3.HTTPConnectionPool:
+    """Connections to one endpoint."""
+    if context is None:
+        return GatewayPool(host, port, maxsize=size, socket_options=SOCKET_OPTIONS)
+    return SecurePool(host, port, maxsize=size, socket_options=SOCKET_OPTIONS, ssl_context=context)
+
+
+def connect(host: str, port: int, timeout_s: float, context: ssl.SSLContext | None) -> HTTPConnection:
+    """One connection by itself; it opens with its first request."""
+    if context is None:
+        return GatewayConnection(host, port, timeout=timeout_s, socket_options=SOCKET_OPTIONS)
+    return SecureConnection(host, port, timeout=timeout_s, socket_options=SOCKET_OPTIONS, ssl_context=context)
+
+
 class Stream:
     """An answer that goes on: lines of JSON, one for each message."""
 
-    def __init__(self, connection: GatewayConnection, endpoint: str) -> None:
+    def __init__(self, connection: HTTPConnection, endpoint: str) -> None:
         self.endpoint = endpoint
         self._connection = connection
         self._sock: socket.socket = connection.sock

@@ -31,6 +31,7 @@ from mr.adapters.stores.etcd3.cluster import Cluster
 from mr.adapters.stores.etcd3.condition import conditions
 from mr.adapters.stores.etcd3.messages import RangeAnswer, Span, TransactionAnswer, check, key_bytes, span
 from mr.adapters.stores.etcd3.watch import Etcd3Watch
+from mr.addresses import Tls
 from mr.errors import NotFound
 from mr.model.condition import Condition
 from mr.ports.store import Abilities, Entry, Lease, Limits, Outcome, Page, Store, Transaction, Watch
@@ -57,7 +58,7 @@ class Etcd3Store(Store):
 
     `endpoints` are `host:port`; any of them serves, the next is tried when one fails. Connections are opened when
     first needed, by each process for itself. A write waits `timeout_s` at most, a read that for each endpoint.
-    Without `grpc` only the gateway is asked.
+    Without `grpc`, and over TLS, only the gateway is asked.
     """
 
     abilities = Abilities(transactions=True, carries_messages=False, lease_ttl_min_s=1.0)
@@ -71,8 +72,11 @@ class Etcd3Store(Store):
         password: str = "",
         timeout_s: float = 2.0,
         grpc: bool = True,
+        tls: Tls | None = None,
     ) -> None:
-        self._cluster = Cluster(endpoints, username=username, password=password, timeout_s=timeout_s, grpc=grpc)
+        self._cluster = Cluster(
+            endpoints, username=username, password=password, timeout_s=timeout_s, grpc=grpc, tls=tls
+        )
         self._timeout_s = timeout_s
 
     def commit(self, transaction: Transaction) -> Outcome:
