@@ -1,4 +1,4 @@
-"""Sphinx: build with `sphinx-build docs build/docs` after `pip install -e .[docs]`."""
+"""Sphinx: build with `sphinx-build docs build/docs` after `pip install -e .[dev]`."""
 
 import mr
 
