@@ -151,9 +151,11 @@ class EtcdServer:
         shutil.rmtree(self._folder / "data")
 
     def pause(self) -> None:
-        """Let it hang: connections stand, nothing answers, until `resume`."""
+        """Let it hang: connections stand, nothing answers, until `resume`. It has stopped when this returns."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # The signal goes to one thread; until that runs, on a busy machine, the others still answer.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         assert self.process is not None

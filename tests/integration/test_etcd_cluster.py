@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,6 +159,32 @@ def test_a_watch_on_a_member_that_hangs_moves_on_when_others_had_to(cluster: Etc
         assert found == ["a/1"]
     victim.resume()
     store.close()
+
+
+def test_a_watch_on_a_member_that_hangs_moves_on_although_nobody_else_asks_it(
+    cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mr.adapters.stores.etcd3.watch.QUIET_S", 0.5)
+    victim = follower(cluster)
+    other = Etcd3Store([cluster.leader().endpoint])
+    alone = Etcd3Store(endpoints(cluster, victim))
+    with alone.watch("a/", other.revision()) as watch:
+        other.commit(Transaction(operations=[Put("a/1", b"v")]))
+        assert seen(watch, lambda: True) == ["a/1"]
+        victim.pause()
+        other.commit(Transaction(operations=[Put("a/2", b"v")]))
+        found: list[str] = []
+
+        def hears() -> bool:
+            with contextlib.suppress(StoreUnavailable):
+                found.extend(change.key for change in watch.next(1.0))
+            return bool(found)
+
+        until(hears, "the watch hears of it elsewhere")
+        assert found == ["a/2"]
+    victim.resume()
+    alone.close()
+    other.close()
 
 
 def test_without_most_members_nothing_is_promised_and_with_them_all_goes_on(cluster: EtcdCluster) -> None:

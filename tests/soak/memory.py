@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -60,6 +61,7 @@ def run(pair: str, requests: int) -> Outcome:
             time.sleep(0.1)
             if posts.done >= step * (len(looks) + 1):
                 looks[posts.done] = sizes(deployment)
+                _say(pair, posts.done, requests, looks[posts.done], time.monotonic() - started)
         seconds = time.monotonic() - started
         looks.setdefault(posts.done, sizes(deployment))
         problems = posts.problems + deployment.end()
@@ -71,6 +73,11 @@ def run(pair: str, requests: int) -> Outcome:
         if size.descriptors > before.descriptors * (1 + GROWTH_MAX) + 2:
             problems.append(f"{name} had {before.descriptors} descriptors, and has {size.descriptors}")
     return Outcome(pair=pair, requests=requests, seconds=seconds, looks=looks, problems=problems)
+
+
+def _say(pair: str, done: int, requests: int, look: dict[str, Size], seconds: float) -> None:
+    now = ", ".join(f"{name} {size.rss_mb:.0f} MB" for name, size in look.items())
+    print(f"{pair}: {done} of {requests} requests after {seconds:.0f} s; {now}", file=sys.stderr, flush=True)
 
 
 class _Posts:

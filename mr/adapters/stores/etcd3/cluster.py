@@ -13,6 +13,7 @@ from typing import TypeVar
 from mr.adapters.stores.etcd3 import methods
 from mr.adapters.stores.etcd3.endpoint import Endpoint
 from mr.adapters.stores.etcd3.http import Stream
+from mr.adapters.stores.etcd3.messages import NO_KEY
 from mr.adapters.stores.etcd3.methods import Method
 from mr.adapters.stores.etcd3.refusals import Refused, Trouble, Unreached
 from mr.addresses import Tls
@@ -48,6 +49,7 @@ class Cluster:
         self._token: str | None = None
         self._preferred = 0
         self._left_at: dict[str, float] = {}
+        self._answered_at: dict[str, float] = {}
         self._closed = False
 
     @property
@@ -126,6 +128,16 @@ class Cluster:
         """
         return len(self._endpoints) > 1 and self._left_at.get(endpoint, 0.0) > since
 
+    def check(self, endpoint: str, quiet_s: float) -> None:
+        """Ask this endpoint something small, unless there is no other, or it has answered somebody lately.
+
+        For a watch whose process asks nothing meanwhile: nobody would ever have to leave the member that hangs.
+        Raises: StoreUnavailable.
+        """
+        now = time.monotonic()
+        if len(self._endpoints) > 1 and now - self._answered_at.get(endpoint, 0.0) >= quiet_s:
+            self.call(methods.RANGE, NO_KEY, only=self.names.index(endpoint))
+
     def forget_login(self) -> None:
         """Log in anew before the next call."""
         self._token = None
@@ -141,7 +153,9 @@ class Cluster:
         for attempt in (1, 2):
             token = self._login(endpoint)
             try:
-                return endpoint.ask(method, question, token, timeout_s)
+                answer = endpoint.ask(method, question, token, timeout_s)
+                self._answered_at[endpoint.name] = time.monotonic()
+                return answer
             except Refused as error:
                 if attempt == 1 and self._user and error.wants_login:
                     self._token = None

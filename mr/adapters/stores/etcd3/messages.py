@@ -22,6 +22,10 @@ class Span(msgspec.Struct, frozen=True):
     count_only: bool = False
 
 
+NO_KEY = Span(b"\0", count_only=True)
+"""Nothing, read linearisably: its answer says that the member works, and the revision."""
+
+
 class Header(msgspec.Struct, frozen=True, gc=False):
     """The revision at which etcd answered."""
 

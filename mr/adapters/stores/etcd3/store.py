@@ -29,7 +29,7 @@ import msgspec
 from mr.adapters.stores.etcd3 import methods
 from mr.adapters.stores.etcd3.cluster import Cluster
 from mr.adapters.stores.etcd3.condition import conditions
-from mr.adapters.stores.etcd3.messages import RangeAnswer, Span, TransactionAnswer, check, key_bytes, span
+from mr.adapters.stores.etcd3.messages import NO_KEY, RangeAnswer, Span, TransactionAnswer, check, key_bytes, span
 from mr.adapters.stores.etcd3.watch import Etcd3Watch
 from mr.addresses import Tls
 from mr.errors import NotFound
@@ -118,7 +118,7 @@ class Etcd3Store(Store):
         return Etcd3Watch(self._cluster, prefix, after_revision, timeout_s=self._timeout_s)
 
     def revision(self) -> int:
-        return self._range(Span(b"\0", count_only=True)).header.revision
+        return self._range(NO_KEY).header.revision
 
     def grant(self, ttl_s: float) -> Lease:
         # A repeat after a lost answer leaves a lease that nobody uses, until its time is over.

@@ -7,6 +7,9 @@ The hard part is what counts as seen. Only the revisions of changes that were ha
 notices, which etcd sends once a watch has everything. The revision in the header of other messages is that of the
 store, while older changes may still be on their way. If the wanted revision was compacted meanwhile, nobody can
 say whether something was missed: WatchLost.
+
+And silence says nothing: a member that hangs keeps its connections, and the kernel acknowledges for it. Others of this
+process find out by their calls (`Cluster.was_left`); where there are none, the watch asks the member itself.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ RECONNECT_FIRST_S = 0.05
 RECONNECT_MAX_S = 1.0
 LOOK_ROUND_S = 1.0
 """How often a watch that hears nothing asks whether others had to leave its member of etcd."""
+QUIET_S = 5.0
+"""After so long without a word from it, to anybody, the member is asked whether it still answers."""
 
 
 class Etcd3Watch(Watch):
@@ -40,7 +45,7 @@ class Etcd3Watch(Watch):
         self._stream: Stream | None = None
         self._standing = False
         self._stood_before = False
-        self._opened_at = self._give_up_at = 0.0
+        self._opened_at = self._give_up_at = self._heard_at = 0.0
         self._pause_s = RECONNECT_FIRST_S
         self._try_at = 0.0
         self._ready: list[Change] = []
@@ -107,7 +112,8 @@ class Etcd3Watch(Watch):
         """Take in what comes until the deadline, or until something came."""
         now = time.monotonic()
         until = min(deadline, now + LOOK_ROUND_S if self._standing else self._give_up_at)
-        for line in stream.lines(max(0.0, until - now)):
+        lines = stream.lines(max(0.0, until - now))
+        for line in lines:
             try:
                 answer = json.read_watch(line)
             except msgspec.MsgspecError as error:
@@ -118,10 +124,14 @@ class Etcd3Watch(Watch):
                     f"{stream.endpoint} ended the watch: {answer.error.message if answer.error else line!r}"
                 )
             self._take(answer.result)
+        if lines:
+            self._heard_at = time.monotonic()
         if not self._standing and time.monotonic() >= self._give_up_at:
             raise StoreUnavailable(f"{stream.endpoint} does not answer")
         if not self._ready and self._cluster.was_left(stream.endpoint, self._opened_at):
             raise StoreUnavailable(f"{stream.endpoint} does not answer others")
+        if self._standing and not self._ready and time.monotonic() - self._heard_at >= QUIET_S:
+            self._cluster.check(stream.endpoint, QUIET_S)
 
     def _take(self, result: json.WatchResult) -> None:
         revision = result.header.revision
