@@ -174,7 +174,8 @@ class ExecutorProcess:
             self._cell.clear()
             self._process = self._spawn(theirs.fileno(), cell, str(self._folder.path))
             self._pidfd = os.pidfd_open(self._process.pid)
-            self._enter_leaf(self._process.pid)
+            # The kernel takes 10 to 20 ms for it, most of them waiting for all of its cores.
+            await loop.run_in_executor(None, self._enter_leaf, self._process.pid)
         except BaseException:
             ours.close()
             self._clean()
@@ -218,6 +219,7 @@ class ExecutorProcess:
         )
 
     def _enter_leaf(self, pid: int) -> None:
+        """In a thread, and before anybody reaps the process: its number is its own."""
         if self._cgroup is not None and self._folder is not None:
             leaf = self._cgroup.leaf(self._folder.path.name, self._memory_bytes)
             try:
@@ -309,8 +311,7 @@ class ExecutorProcess:
         else:
             whole = frames.pack(frames.Input(kind="datasets"), frames.pack_items(items))
             self._write(frames.pack(frame) + whole + frames.pack(frames.End()))
-        if self._trimming is None:
-            self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
+        self._trim_later()
 
     async def send_input(self, kind: frames.InputKind, items: Items) -> None:
         """Send a piece of what is to be reduced; waits while the executor is behind. Raises: ExecutorGone."""
@@ -393,12 +394,24 @@ class ExecutorProcess:
         if self._leaf is not None:
             self._leaf.kill()
 
+    def _trim_later(self) -> None:
+        if self._trimming is None and self._run is not None and self._output >= 0:
+            self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
+
     def _trim(self) -> None:
+        if self._output >= 0 and output.is_beyond(self._output, self._output_bytes):
+            # The thread has a descriptor of its own: this one may be closed, and its number be another file's, by then.
+            descriptor = os.dup(self._output)
+            done = asyncio.get_running_loop().run_in_executor(None, output.trim, descriptor, self._output_bytes)
+            done.add_done_callback(lambda _: self._trimmed(descriptor))
+        else:
+            self._trimming = None
+            self._trim_later()
+
+    def _trimmed(self, descriptor: int) -> None:
+        os.close(descriptor)
         self._trimming = None
-        if self._output >= 0:
-            output.trim(self._output, self._output_bytes)
-            if self._run is not None:
-                self._trimming = asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
+        self._trim_later()
 
     # What comes from the socket.
 
@@ -481,13 +494,14 @@ class ExecutorProcess:
         loop.run_in_executor(None, self._end_family).add_done_callback(lambda _: self._family_ended_now())
 
     def _end_family(self) -> None:
-        """In a thread: kill what has left the process group of the executor, which is reaped."""
+        """In a thread: kill what has left the process group of the executor, which is reaped, and remove its files."""
         assert self._folder is not None
         if self._leaf is not None:
             self._is_out_of_memory = self._leaf.ran_out_of_memory
             self._leaf.remove()
         else:
             kill_marked(str(self._folder.path))
+        self._folder.remove()
 
     def _family_ended_now(self) -> None:
         self._family_ended = True
@@ -503,11 +517,11 @@ class ExecutorProcess:
         self._exit = self._how()
         if self._trimming is not None:
             self._trimming.cancel()
-        printed = self.printed()
+        last_words = "" if self._ready.done() else self.printed()
         self._clean()
         self._gone.set_result(self._exit)
         if not self._ready.done():
-            self._ready.set_exception(ExecutorGone(f"an executor did not start: {self._exit.detail}: {printed}"))
+            self._ready.set_exception(ExecutorGone(f"an executor did not start: {self._exit.detail}: {last_words}"))
         elif not self._ready.result().problem:
             self._on_exit(self._exit)
 

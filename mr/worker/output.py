@@ -6,6 +6,8 @@ can still read what a dead executor had printed. A child that prints nothing cos
 
 The hard part is endless printing. The file has no limit, because a write that fails would be an error in the handler;
 instead the supervisor, which looks every tenth of a second anyway, gives the memory beyond the limit back (`trim`).
+And what no record takes never leaves the file: a megabyte of text for each failure would keep the supervisor's loop,
+and all others who wait for it, for milliseconds.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import os
 import sys
 from os import O_RDONLY, SEEK_END, close, devnull, dup2, fstat, ftruncate, lseek, pread, write
 from os import open as open_file
+
+from mr.rules import limits
 
 _KEEP_SIZE_AND_PUNCH_HOLE = 3
 
@@ -30,16 +34,26 @@ def create() -> int:
 
 
 def printed(descriptor: int, limit_bytes: int) -> str:
-    """What stands in the file, cut at the limit, and flagged when it is cut."""
+    """What stands in the file, cut at the limit and at what a record takes, and flagged when it is cut."""
     size = lseek(descriptor, 0, SEEK_END)
-    text = pread(descriptor, min(size, limit_bytes), 0).decode("utf-8", "replace")
-    return f"{text}\n… output cut at {limit_bytes} bytes (MR_HANDLER_OUTPUT_MB)" if size > limit_bytes else text
+    most = min(limit_bytes, limits.OUTPUT_MAX)
+    text = pread(descriptor, min(size, most), 0).decode("utf-8", "replace")
+    if size <= most:
+        return text
+    why = "MR_HANDLER_OUTPUT_MB" if most == limit_bytes else "what a record takes"
+    return f"{text}\n… output cut at {most} bytes ({why})"
+
+
+def is_beyond(descriptor: int, limit_bytes: int) -> bool:
+    """Whether there is anything to `trim`."""
+    return lseek(descriptor, 0, SEEK_END) > limit_bytes
 
 
 def trim(descriptor: int, limit_bytes: int) -> None:
     """Free the memory of what lies beyond the limit; the size stays, so that a cut can still be told.
 
-    A hole is punched, because to truncate would race with the executor, which truncates between two children.
+    A hole is punched, because to truncate would race with the executor, which truncates between two children. Costs
+    a millisecond for six megabytes, and an executor prints hundreds between two looks: not for the loop of a worker.
     """
     size = lseek(descriptor, 0, SEEK_END)
     if size > limit_bytes:

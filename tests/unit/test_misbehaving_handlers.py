@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mr.rules import limits
 from mr.services.isolation import Cgroup
 from mr.worker import frames
 from mr.worker.frames import Limits
@@ -165,6 +166,14 @@ async def test_endless_printing_takes_no_memory_and_is_cut(one: Bench) -> None:
     await until(lambda: len(one.process.printed()) > limit, "a full output")
     how = await one.process.kill()
     assert how.output.endswith(f"\n… output cut at {limit} bytes (MR_HANDLER_OUTPUT_MB)")
+
+
+async def test_output_that_no_record_takes_does_not_leave_the_executor(one: Bench) -> None:
+    most = limits.OUTPUT_MAX
+    run = await one.map(f"import os\nos.write(1, b'y' * {2 * most})\nraise ValueError\nyield\n")
+    assert run.failure().output == "y" * most + f"\n… output cut at {most} bytes (what a record takes)"
+    run = await one.map(f"import os\nos.write(1, b'y' * {most})\n" + SAME)
+    assert run.outputs[0] == "y" * most
 
 
 async def test_memory_of_endless_output_is_given_back(one: Bench) -> None:
