@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -25,11 +26,16 @@ def sizes(deployment: Deployment) -> dict[str, Size]:
         if not process.is_alive:
             continue
         family = [process.pid] if process is not deployment.front_end else process.family
-        found[process.name] = max((_size(pid) for pid in family), key=lambda size: (size.descriptors, size.rss_mb))
+        found[process.name] = _most(family)
         if process is not deployment.front_end:
-            of_executors = [_size(pid) for pid in executors(process)]
-            found[f"{process.name}'s executors"] = max(of_executors, key=lambda size: (size.descriptors, size.rss_mb))
+            found[f"{process.name}'s executors"] = _most(executors(process))
     return found
+
+
+def _most(pids: Iterable[Pid]) -> Size:
+    """The most memory and the most descriptors: of two executors one may just be starting."""
+    found = [_size(pid) for pid in pids]
+    return Size(max(size.rss_mb for size in found), max(size.descriptors for size in found))
 
 
 def _size(pid: Pid) -> Size:
