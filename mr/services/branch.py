@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 
@@ -118,3 +119,9 @@ class Branch:
         """All results in the order of the children."""
         assert self.retained is not None
         return [run.items for run in sorted(self.retained, key=lambda run: run.first)]
+
+
+def level_of(branches: Mapping[str, Branch], above: Mapping[str, Level], p: str) -> Level:
+    """What is settled of the manifest of `p`, which is a branch here, or above all branches. Raises: KeyError."""
+    branch = branches.get(p)
+    return branch.level() if branch is not None else above[p]

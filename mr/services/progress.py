@@ -19,6 +19,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -32,7 +33,7 @@ from mr.model.outcome import Failed, Mapped, Outcome, Reduced, Results, Returned
 from mr.model.request import RequestState
 from mr.rules import fan_out, keys, limits, retry
 from mr.rules.refusal import refusal
-from mr.services.branch import Branch, Run, Slice
+from mr.services.branch import Branch, Run, Slice, level_of
 from mr.services.calling import Calling
 from mr.services.outbox import Outbox
 from mr.services.records import Records, payload
@@ -69,6 +70,8 @@ class Visit:
         self._running: dict[int, Work] = {}
         self._number = 0
         self._outbox = Outbox()
+        # No method of this visit: with one of them in its hands it would be a cycle, and a visit may hold megabytes.
+        self._level = partial(level_of, self._branches, levels)
         self._calling = Calling(workflow, request_id, epoch, definitions_hash, definitions, worker.seal, self._level)
         self._records = Records(workflow, request_id, execution, worker.name, worker.stamp)
         self._end: End | None = None
@@ -401,10 +404,6 @@ class Visit:
     def _step_of(self, p: str) -> str:
         """The step that `p` ran as."""
         return self._level(ids.parent(p)[0]).step
-
-    def _level(self, p: str) -> Level:
-        branch = self._branches.get(p)
-        return branch.level() if branch is not None else self._levels[p]
 
     def _foreign(self, p: str) -> Branch:
         """The branch of a mapper whose manifest stands; this visit has some of its children at most."""

@@ -517,6 +517,7 @@ class ExecutorProcess:
         self._exit = self._how()
         if self._trimming is not None:
             self._trimming.cancel()
+        self._sink = None  # It holds all that its visit has.
         last_words = "" if self._ready.done() else self.printed()
         self._clean()
         self._gone.set_result(self._exit)
