@@ -14,8 +14,8 @@ MrError
 ├── ValueRefused           a value cannot be stored: not JSON, or over a limit
 ├── StateError             the store holds something else than expected
 │   └── InvalidTransition  VersionConflict  AlreadyExists  NotFound  WatchLost
-└── BackendError           a server or file does not do its part
-    └── StoreUnavailable  StoreFull  BrokerUnavailable  CorruptEntry
+└── BackendError           a server, file or program does not do its part
+    └── StoreUnavailable  StoreFull  BrokerUnavailable  CorruptEntry  PictureUnavailable
 
 `code` is the stable machine word that HTTP and `--json` show; the text is for people and may change.
 """
@@ -210,7 +210,7 @@ class WatchLost(StateError):
 
 
 class BackendError(MrError):
-    """A store or broker does not do its part."""
+    """A store, a broker, or a program that is needed does not do its part."""
 
     code = "backend"
 
@@ -241,3 +241,9 @@ class CorruptEntry(BackendError):
     """An entry does not have the form that its key promises; somebody wrote by hand, or a disk failed."""
 
     code = "corrupt_entry"
+
+
+class PictureUnavailable(BackendError):
+    """The program that draws pictures is not installed, fails, or takes too long."""
+
+    code = "picture_unavailable"

@@ -30,9 +30,14 @@ from mr.settings import Settings
 
 if TYPE_CHECKING:
     from mr.adapters.sqlite_file import SqliteFile
+    from mr.services.dump import Dump
     from mr.services.excerpts import Excerpts
     from mr.services.fleet import Fleet
+    from mr.services.pictures import Pictures
     from mr.services.prints import Prints
+    from mr.services.sessions import Sessions
+    from mr.services.timeline import Timelines
+    from mr.services.waits import Waits
 
 
 class Parts:
@@ -173,6 +178,42 @@ class Parts:
     def tracing(self) -> Tracing:
         """Looking at the trees of requests."""
         return Tracing(self.store, self.registry.definitions)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Drawing requests."""
+        from mr.adapters.renderers.graphviz import GraphvizRenderer
+        from mr.services.pictures import Pictures
+
+        return Pictures(self.tracing, GraphvizRenderer())
+
+    @cached_property
+    def dump(self) -> Dump:
+        """All that is kept of a request, data included."""
+        from mr.services.dump import Dump
+
+        return Dump(self.tracing, self.datasets)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """What mappers kept for their reducers."""
+        from mr.services.sessions import Sessions
+
+        return Sessions(self.store, self.results)
+
+    @cached_property
+    def waits(self) -> Waits:
+        """What unfinished requests wait for."""
+        from mr.services.waits import Waits
+
+        return Waits(self.store, self.tracing, self.fleet, self.prints, self.publisher, self.clock)
+
+    @cached_property
+    def timelines(self) -> Timelines:
+        """When what ran where."""
+        from mr.services.timeline import Timelines
+
+        return Timelines(self.tracing, self.clock)
 
     @cached_property
     def prints(self) -> Prints:

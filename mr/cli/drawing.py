@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import groupby
 
 import click
 
@@ -16,13 +15,12 @@ from mr.cli.output import duration
 from mr.clock import stamp
 from mr.model.invocation import ErrorReport
 from mr.model.request import Request
+from mr.services.folding import SHOWN_MAX, Fold, folded
 from mr.services.tree import Node, Tree
 
 MARKS = {"succeeded": "✔", "failed": "✖", "running": "●", "queued": "○", "waiting": "◌", "cancelled": "⊘"}
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelled": "yellow"}
 WORDS = {"succeeded": "done"}
-SHOWN_MAX = 8
-"""Siblings in one state that are drawn one by one; done ones only if there are no more than these altogether."""
 TEXT_MAX = 200
 
 
@@ -69,7 +67,7 @@ def seconds_between(start: str, end: str | None) -> float:
 def _node(node: Node, depth: int, everything: bool) -> Iterator[str]:
     detail = []
     if node.alike > 1:
-        detail.append(f"{node.alike:,} {WORDS.get(node.state, node.state)}")
+        detail.append(f"× {node.alike:,} {WORDS.get(node.state, node.state)}")
     elif node.state not in ("succeeded", "failed"):
         detail.append(node.state)
     if node.children_total is not None:
@@ -88,26 +86,21 @@ def _node(node: Node, depth: int, everything: bool) -> Iterator[str]:
 
 def _children(nodes: list[Node], depth: int, everything: bool) -> Iterator[str]:
     """In order if they are few or all are asked for; else what is unlike first and the rest by number."""
-    if everything or sum(node.alike for node in nodes) <= SHOWN_MAX:
-        for node in nodes:
-            yield from _node(node, depth, everything)
-        return
-    rank = list(MARKS)
-    for state, same in groupby(sorted(nodes, key=lambda node: rank.index(node.state)), lambda node: node.state):
-        alike = list(same)
-        alone = [] if state == "succeeded" else [node for node in alike if node.alike == 1]
-        singled = alone[:SHOWN_MAX]
-        for node in singled:
-            yield from _node(node, depth, everything)
-        rest = [node for node in alike if node.alike > 1 or state == "succeeded"] + alone[SHOWN_MAX:]
-        if rest:
-            number = sum(node.alike for node in rest)
-            known = [node.seconds for node in rest if node.seconds is not None]
-            more = "more " if singled else ""
-            detail = [f"{number:,} {more}{WORDS.get(state, state)}"]
-            if known:
-                detail.append(f"{duration(sum(known))} in all")
-            yield _line(state, depth, "", rest[0], detail)
+    for one in nodes if everything else folded(nodes, SHOWN_MAX):
+        if isinstance(one, Fold):
+            yield _line(one.state, depth, "", one.nodes[0], _fold(one))
+        else:
+            yield from _node(one, depth, everything)
+
+
+def _fold(fold: Fold) -> list[str]:
+    more = "more " if fold.is_rest else ""
+    detail = [f"× {fold.number:,} {more}{WORDS.get(fold.state, fold.state)}"]
+    if fold.seconds is not None:
+        detail.append(f"{duration(fold.seconds)} in all")
+    if fold.retried:
+        detail.append(click.style(f"{fold.retried:,} of them after failed attempts", fg="yellow"))
+    return detail
 
 
 def _line(state: str, depth: int, path: str, node: Node, detail: list[str]) -> str:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import click
+
 from mr.model.invocation import ErrorReport
-from mr.services.tree import Node, Tree, singly
+from mr.services.tree import Node, Tree, has_reduce, singly
 
 
 def flat_list(tree: Tree) -> Iterator[str]:
@@ -25,33 +27,37 @@ def flat_list(tree: Tree) -> Iterator[str]:
 def _visit(node: Node, parent: Node | None, depth: int) -> Iterator[str]:
     is_done = node.state == "succeeded"
     # The reduce that ran as the end of a leaf's own run was an invocation to JobX, too.
-    is_leaf = node.children_total is None and _has_reduce(node)
+    is_leaf = node.children_total is None and has_reduce(node)
     data = f"X{'X' if is_leaf else '-'}{'X' if is_done else '-'}"
-    yield _line(depth, node.path, "M", data, node.step, node.error)
+    yield _line(depth, node, "M", data)
     if is_leaf:
         yield from _reduce(node, depth + 1)
     for child in singly(node.children):
         yield from _visit(child, node, depth + 1)
-    if node.children_total == 0 and _has_reduce(node):
+    if node.children_total == 0 and has_reduce(node):
         yield from _reduce(node, depth + 1)
-    if parent is not None and is_done and _has_reduce(parent):
+    if parent is not None and is_done and has_reduce(parent):
         yield from _reduce(parent, depth + 1)
-
-
-def _has_reduce(node: Node) -> bool:
-    """Whether the reduce of an invocation was called for; one that waits for its children is not there yet."""
-    if node.reduce is None:
-        return node.state == "succeeded"
-    return node.reduce.state not in ("waiting", "cancelled")
 
 
 def _reduce(node: Node, depth: int) -> Iterator[str]:
     """The reduce of an invocation, and the way back to it."""
-    error = node.reduce.error if node.reduce is not None else None
-    yield _line(depth, f"{node.path}.r", "R", "---", node.step, error)
+    if node.reduce is not None:
+        yield _line(depth, node.reduce, "R", "---")
+    else:
+        yield f"{'':{2 * depth}}{node.path}.r R [---] {node.step}"
     yield f"{'':{2 * depth + 2}}{node.path}*"
 
 
-def _line(depth: int, path: str, letter: str, data: str, step: str, error: ErrorReport | None) -> str:
-    failed = f"  FAILED {error.type}: {' '.join(error.message.split())}" if error is not None else ""
-    return f"{'':{2 * depth}}{path} {letter} [{data}] {step}{failed}"
+def _line(depth: int, node: Node, letter: str, data: str) -> str:
+    words = [f"{'':{2 * depth}}{node.path} {letter} [{data}] {node.step}"]
+    if node.error is not None:
+        attempt = f" (attempt {node.error.attempt})" if node.error.attempt > 1 else ""
+        words.append(click.style(f"FAILED{attempt} {_one_line(node.error)}", fg="red"))
+    elif node.attempts:
+        words.append(click.style(f"{len(node.attempts)} failed: {_one_line(node.attempts[-1])}", fg="yellow"))
+    return "  ".join(words)
+
+
+def _one_line(report: ErrorReport) -> str:
+    return " ".join(f"{report.type}: {report.message}".split())

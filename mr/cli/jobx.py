@@ -221,6 +221,40 @@ def mr_get_invocation_flat_list(workflow_name: str, request_id: str) -> None:
         click.echo(line)
 
 
+@script("workflow_name", "request_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3")
+def mr_get_invocation_graph(workflow_name: str, request_id: str) -> None:
+    """Print every invocation of a request, with its data."""
+    from mr.cli.dump import dumped
+
+    with opened() as parts:
+        w, r = parts.tracing.find(f"{workflow_name}/{request_id}")
+        for line in dumped(*parts.dump.of(w, r, limit=None)):
+            click.echo(line)
+
+
+@script("workflow_name", "request_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3")
+def mr_get_request_sessions(workflow_name: str, request_id: str) -> None:
+    """Print what the mappers of a request kept for their reducers."""
+    from mr.cli.dump import kept
+
+    with opened() as parts:
+        found = parts.sessions.of(*parts.tracing.find(f"{workflow_name}/{request_id}"))
+    for line in kept(found):
+        click.echo(line)
+
+
+@script("workflow_name", "request_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3")
+def mr_draw_invocation_graph(workflow_name: str, request_id: str) -> None:
+    """Write the graph of a request to request-<id>.dot in the current directory."""
+    from mr.cli.graph import write
+    from mr.services.dot import dot
+
+    with opened() as parts:
+        w, r = parts.tracing.find(f"{workflow_name}/{request_id}")
+        found = dot(parts.pictures.graph(w, r, everything=True))
+    click.echo(write(f"request-{r}.dot", found.encode()))
+
+
 def mr_start_gunicorn_dev() -> None:
     """Start the front end and, unless MR_CONSUME=0, a worker: `mr dev`."""
     from mr.cli.dev import dev

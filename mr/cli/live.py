@@ -30,14 +30,14 @@ class Detached(click.exceptions.Exit):
     """Ctrl-C: the request goes on."""
 
 
-def follow(parts: Parts, w: str, r: str, timeout_s: float | None) -> Request:
-    """The request's record once it is over; how it goes is shown on stderr.
+def follow(parts: Parts, w: str, r: str, timeout_s: float | None, *, transient: bool = False) -> Request:
+    """The request's record once it is over; how it goes is shown on stderr. `transient`: no picture stays there.
 
     Raises: ResultTimeout, Detached (it goes on, and how to come back is said); RequestNotFound; StoreUnavailable.
     """
     try:
         if sys.stderr.isatty():
-            return _drawn(parts, w, r, timeout_s)
+            return _drawn(parts, w, r, timeout_s, transient)
         return _told(parts, w, r, timeout_s)
     except KeyboardInterrupt:
         say()
@@ -57,14 +57,14 @@ def _told(parts: Parts, w: str, r: str, timeout_s: float | None) -> Request:
     return request
 
 
-def _drawn(parts: Parts, w: str, r: str, timeout_s: float | None) -> Request:
+def _drawn(parts: Parts, w: str, r: str, timeout_s: float | None, transient: bool = False) -> Request:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     console = Console(stderr=True, no_color=not wants_colour(os.environ))
-    with Live(console=console, auto_refresh=False, transient=False) as live:
+    with Live(console=console, auto_refresh=False, transient=transient) as live:
         while True:
             started = time.monotonic()
             tree = parts.tracing.tree(w, r, detailed=False)

@@ -11,6 +11,7 @@ import msgspec
 
 from mr.cli.command import Noun
 from mr.cli.drawing import elapsed, headline, seconds_between
+from mr.cli.dump import dumped, kept
 from mr.cli.live import follow
 from mr.cli.names import any_workflow_argument, request_argument, requests_argument
 from mr.cli.output import (
@@ -173,6 +174,51 @@ def resume(name: str, as_json: bool) -> None:
         document(_record(r, again))
     did(headline(again, w, r))
     next_step(f"mr request wait {r[:12]}")
+
+
+@request.command(
+    "dump",
+    examples=["mr request dump 3f2a", "mr request dump words/3f2a --all", "mr request dump 3f2a --json | jq .path"],
+)
+@request_argument
+@click.option("--all", "everything", is_flag=True, help="All data, however much.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: the request, then its invocations.")
+def dump(name: str, everything: bool, as_json: bool) -> None:
+    """Print every invocation of a request with the data that went in and came out, and why it failed."""
+    from mr.services.excerpts import PAIRS
+
+    with opened() as parts:
+        w, r = parts.tracing.find(name)
+        tree, visits = parts.dump.of(w, r, limit=None if everything else PAIRS)
+        if as_json:
+            click.echo(msgspec.json.encode(_record(r, tree.request)))
+            for visit in visits:
+                click.echo(msgspec.json.encode(visit))
+            return
+        for line in dumped(tree, visits):
+            click.echo(line)
+    next_step(f"mr graph {r[:12]} --format png", told=False)
+
+
+@request.command("sessions", examples=["mr request sessions 3f2a", "mr request sessions 3f2a --json"])
+@request_argument
+@json_option
+def sessions(name: str, as_json: bool) -> None:
+    """Print what mappers kept for their reducers, where it stands in the store.
+
+    A mapper whose own reduce came at the end of its run, as a rule one that did not map, leaves none.
+    """
+    with opened() as parts:
+        w, r = parts.tracing.find(name)
+        found = parts.sessions.of(w, r)
+    if as_json:
+        document(found)
+        return
+    for line in kept(found):
+        click.echo(line)
+    if not found:
+        say("no mapper of this request has left a session")
+    next_step(f"mr request dump {r[:12]}", told=False)
 
 
 @request.command("pin", examples=["mr request pin 3f2a", "mr request pin 3f2a --note 'the figures of May'"])

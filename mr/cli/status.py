@@ -15,6 +15,8 @@ from mr.cli.session import opened
 from mr.model.capability import requirement
 from mr.services.fleet import Picture, Queue, Unserved, seconds_since
 
+WRITER_ADVICE = "start one: MR_RESULT_WRITER=file mr worker (or with the writer that they should leave by)"
+
 
 @click.command("status", cls=Command, examples=["mr status", "watch mr status", "mr status --json"])
 @json_option
@@ -37,6 +39,9 @@ def status(as_json: bool) -> None:
         complain(picture.problem, "what waits is not known; see: mr doctor")
     for one in picture.unserved:
         _loudly(one)
+    for w, waits in picture.writes.items():
+        if not waits.workers:
+            complain(f"results of workflow {w} wait to be written, and no worker writes", WRITER_ADVICE)
     running = next((w for w, one in picture.running.items() if one.requests), None)
     step = f"mr request list {running} --state running" if running else "mr run WORKFLOW/JOB key=value"
     next_step(step, told=False)
@@ -48,6 +53,7 @@ def _document(picture: Picture) -> dict[str, Any]:
         "workers": [{"id": name, **msgspec.to_builtins(one)} for name, one in picture.workers.items()],
         "running": {w: one.requests for w, one in picture.running.items()},
         "oldest_running_s": {w: one.oldest_s for w, one in picture.running.items()},
+        "writing": picture.writes,
         "queues": None if picture.problem else {queue.topic: queue for queue in picture.queues},
         "strays": picture.strays,
         "unserved": picture.unserved,
@@ -85,6 +91,11 @@ def _numbers(queues: list[Queue]) -> list[str]:
 def _topics(picture: Picture) -> None:
     rows = [[queue.topic, *_numbers([queue]), age(queue.oldest_wait_s)] for queue in picture.queues if queue.total]
     rows += [
+        [one.topic, f"{one.waiting:,}", f"{one.in_flight:,}", f"{one.delayed:,}", ""]
+        for one in picture.writes.values()
+        if one.waiting + one.in_flight + one.delayed
+    ]
+    rows += [
         [f"{topic} (of no workflow)", f"{lies.waiting:,}", f"{lies.in_flight:,}", f"{lies.delayed:,}", ""]
         for topic, lies in picture.strays.items()
     ]
@@ -95,8 +106,11 @@ def _topics(picture: Picture) -> None:
 
 def _workflows(picture: Picture) -> None:
     click.echo()
-    rows = [[w, f"{one.requests:,}", age(one.oldest_s)] for w, one in picture.running.items()]
-    table(["workflow", "running requests", "oldest"], rows)
+    rows = []
+    for w, one in picture.running.items():
+        writing = picture.writes[w].requests if w in picture.writes else 0
+        rows.append([w, f"{max(one.requests - writing, 0):,}", f"{writing:,}", age(one.oldest_s)])
+    table(["workflow", "running requests", "writing", "oldest"], rows)
 
 
 def _workers(picture: Picture) -> None:

@@ -40,6 +40,7 @@ STATUS: Mapping[type[MrError], int] = {
     mr_errors.StoreUnavailable: 503,
     mr_errors.StoreFull: 503,
     mr_errors.BrokerUnavailable: 503,
+    mr_errors.PictureUnavailable: 503,
 }
 """By class, the nearest one counts; 500 where there is none."""
 

@@ -14,12 +14,14 @@ from mr.services.acceptance import Accepted, Posting
 from mr.wiring import Parts
 
 HEALTH_ANSWER_S = 5.0
+PICTURE_THREADS, PICTURE_LINE_MAX = 2, 20
 
 
 class FrontEnd:
     """Parts, threads and waiting room of a process, made after it was forked. `id` is where its replies go.
 
-    `health` has threads of its own, so that it can say that the others are stuck.
+    `health` has threads of its own, so that it can say that the others are stuck; and so has `drawing`, of which each
+    call takes a core for as long as a picture takes.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class FrontEnd:
         )
         self.placing = Placing(parts.fleet, parts.clock, self.threads)
         self.health = NativeThreads(2, answer_s=HEALTH_ANSWER_S)
+        self.drawing = NativeThreads(PICTURE_THREADS, line_max=PICTURE_LINE_MAX, answer_s=answer_s)
         self.deliveries = Deliveries(parts.cleaner, parts.retention, parts.clock, self.id)
         self.room = WaitingRoom(parts.store, self.id, self.deliveries.forget, look_every_s=look_every_s)
         self.probe_every_s = probe_every_s
@@ -54,6 +57,7 @@ class FrontEnd:
         self.threads.close()
         self.accepting.close()
         self.health.close()
+        self.drawing.close()
         self.room.close()
         self.deliveries.close()
         self.parts.close()

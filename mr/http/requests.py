@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, g, request
-from werkzeug.exceptions import NotAcceptable
 
 from mr import codec
 from mr.errors import RequestNotFound
@@ -14,6 +13,8 @@ from mr.http.jobs import finished, reply_of
 from mr.model import names
 from mr.model.request import Request
 
+PNG = "image/png"
+
 
 def routes(front_end: FrontEnd) -> Blueprint:
     """The routes of requests."""
@@ -21,10 +22,16 @@ def routes(front_end: FrontEnd) -> Blueprint:
 
     @blueprint.get("/request/<workflow>/<request_id>")
     def show(workflow: str, request_id: str) -> Response:
-        # The picture comes first, so that it is what a browser and `*/*` will get.
-        if request.accept_mimetypes.best_match(["image/png", JSON]) != JSON:
-            raise NotAcceptable("there is no picture of a request yet; ask with Accept: application/json")
-        return Response(codec.encode(record(workflow, request_id)), content_type=JSON)
+        found = record(workflow, request_id)
+        # The picture comes first, so that it is what `*/*` gets; a browser, which names HTML first, gets it as well.
+        if request.accept_mimetypes.best_match([PNG, JSON], default=PNG) == JSON:
+            answer = Response(codec.encode(found), content_type=JSON)
+        else:
+            picture = front_end.drawing.call(front_end.parts.pictures.draw, workflow, request_id, "png")
+            answer = Response(picture, content_type=PNG)
+        answer.headers["Cache-Control"] = "no-store"
+        answer.vary.add("Accept")
+        return answer
 
     @blueprint.get("/request/<workflow>/<request_id>/result")
     def result(workflow: str, request_id: str) -> Response:

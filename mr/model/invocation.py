@@ -21,7 +21,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Mapped: `step` names the step of the children, `count` how many, `slice` how many to a slice, `args` their
     arguments (a list of datasets). Returned data that is not reduced yet: `step` is None and `data` holds the
     combined rows `[[key, [value, …]], …]`.
-    `session` is how many session values stand under this execution (`entity_trees/sessions/…`).
+    `session` is how many session values stand under this execution (`entity_trees/sessions/…`); `us` are the
+    microseconds that the mapper ran.
     """
 
     execution: str
@@ -33,6 +34,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: int = 0
     worker: str = ""
     at: str = ""
+    us: int = 0
     output: str = ""
 
 
@@ -120,7 +122,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a live worker says of itself: `workers/<worker>`, under its lease.
 
     `holds` lists what it has been running for over a second: `<workflow>/<request>/<path>` of manifests. With
-    `serves_all` it takes on new workflows by itself, and `workflows` may be a moment behind.
+    `serves_all` it takes on new workflows by itself, and `workflows` may be a moment behind. `writer` is the name of the
+    result writer that it has; it writes results exactly if that is not empty.
     """
 
     host: str
@@ -132,6 +135,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     holds: list[str] = []
     serves_all: bool = False
+    writer: str = ""
 
 
 def report_as_dict(report: ErrorReport) -> dict[str, Any]:

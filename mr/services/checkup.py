@@ -83,6 +83,10 @@ def of_fleet(picture: Picture, workflows: Sequence[str] | None) -> Iterator[Cond
             yield broken(subject, f"{one.messages:,} messages wait, and nobody offers {one.capability}", advice)
         else:
             yield doubtful(subject, f"handlers ask for {one.capability}, and nobody offers it", advice)
+    for w, waits in picture.writes.items():
+        if not waits.workers:
+            advice = "start a worker with MR_RESULT_WRITER set to what they should leave by"
+            yield broken(f"results of {w}", "some wait to be written, and no worker writes", advice)
     for topic, lies in picture.strays.items():
         advice = "create its workflow again, or delete the topic at the broker"
         yield doubtful(f"queue {topic}", f"{lies.total:,} messages lie there, and no workflow has it", advice)

@@ -55,6 +55,23 @@ class Datasets:
         """All elements of data that was staged, piece by piece."""
         return self._elements(w, r, Payload(chunks=chunks))
 
+    def every_argument(self, w: str, r: str, p: str) -> Iterator[Items]:
+        """The arguments of all children of `p`, one dataset an element, piece by piece.
+
+        Raises: NotFound, also between two pieces, if the request is cleaned away.
+        """
+        manifest = self.manifest(w, r, p)
+        if manifest is None:
+            raise NotFound(f"manifest {p} of request {r} is gone")
+        yield from self._elements(w, r, manifest.args)
+
+    def whole_slice(self, w: str, r: str, p: str, number: int) -> Iterator[Items] | None:
+        """The results of a slice, one dataset an element; None where they stand in parts, or are not all there."""
+        entry = self._store.get(keys.done(w, r, p, number))
+        if entry is None or entry.value == PARTS:
+            return None
+        return self._elements(w, r, codec.decode(entry.value, Done, where=entry.key).results)
+
     def rows(self, w: str, r: str, p: str) -> Iterator[Items]:
         """The combined data that mapper `p` returned."""
         manifest = self.manifest(w, r, p)

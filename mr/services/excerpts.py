@@ -43,19 +43,19 @@ class Excerpts:
         p = path.removesuffix(".r")
         if path != p:
             manifest = self._datasets.manifest(w, r, p)
-            return _excerpt(self._datasets.inputs(w, r, p, _level(manifest)), limit) if manifest else None
+            return excerpt(self._datasets.inputs(w, r, p, _level(manifest)), limit) if manifest else None
         above, child = ids.parent(p)
-        return _excerpt(self._argument(w, r, above, child), limit)
+        return excerpt(self._argument(w, r, above, child), limit)
 
     def result(self, w: str, r: str, path: str, *, limit: int | None = PAIRS) -> Excerpt | None:
         """What came out of an invocation that did not map; for one that did, ask for its reduce."""
         p = path.removesuffix(".r")
         manifest = self._datasets.manifest(w, r, p) if path == p else None
         if manifest is not None:
-            return None if manifest.step else _excerpt(self._datasets.inputs(w, r, p, _level(manifest)), limit)
+            return None if manifest.step else excerpt(self._datasets.inputs(w, r, p, _level(manifest)), limit)
         above, child = ids.parent(p)
         parent = self._datasets.manifest(w, r, above)
-        return _excerpt(self._datasets.result(w, r, above, child, _level(parent)), limit) if parent else None
+        return excerpt(self._datasets.result(w, r, above, child, _level(parent)), limit) if parent else None
 
     def _argument(self, w: str, r: str, p: str, child: int) -> Iterator[tuple[Kind, Items]]:
         yield "datasets", self._datasets.arguments(w, r, p, child, child + 1)
@@ -65,7 +65,8 @@ def _level(manifest: Manifest) -> Level:
     return Level(manifest.count, manifest.slice, manifest.step or "", manifest.session, manifest.execution)
 
 
-def _excerpt(data: Iterable[tuple[Kind, Items]], limit: int | None) -> Excerpt | None:
+def excerpt(data: Iterable[tuple[Kind, Items]], limit: int | None) -> Excerpt | None:
+    """The first pairs of some data; None where there is none, or none any more."""
     pairs: list[Any] = []
     try:
         for pair in islice(_pairs(data), None if limit is None else limit + 1):

@@ -19,7 +19,7 @@ from mr.model import ids
 from mr.model.capability import requirement
 from mr.model.definitions import DefinitionSet
 from mr.model.invocation import Manifest, Receipt, WorkerRecord
-from mr.model.request import Request
+from mr.model.request import Request, RequestState
 from mr.ports.broker import Backlog, Publisher
 from mr.ports.store import Store
 from mr.rules import keys, routing
@@ -27,7 +27,7 @@ from mr.rules.fan_in import Due, Facts
 from mr.rules.routing import Direction
 from mr.services.briefing import survey
 from mr.services.entities import entries
-from mr.services.placement import Placement, nobody, place, serves
+from mr.services.placement import Placement, nobody, place, serves, writes
 from mr.services.registry import Registry
 from mr.services.sweeper import due_of, receipt_of, topic_of
 
@@ -66,6 +66,22 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     oldest_s: float | None = None
 
 
+class Writes(msgspec.Struct, frozen=True, kw_only=True):
+    """Results of a workflow that are reduced and wait to be written, or are being written.
+
+    `requests` is their number at least, `oldest_s` for how long the oldest of these has run; the messages that ask
+    for writes lie in `topic`; `workers` write.
+    """
+
+    topic: str
+    requests: int = 0
+    oldest_s: float | None = None
+    waiting: int = 0
+    in_flight: int = 0
+    delayed: int = 0
+    workers: int = 0
+
+
 class Unserved(msgspec.Struct, frozen=True, kw_only=True):
     """Handlers of a workflow require a capability that no worker which serves it offers.
 
@@ -86,7 +102,8 @@ class Unserved(msgspec.Struct, frozen=True, kw_only=True):
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """The fleet at one moment.
 
-    `strays` are topics of no workflow that hold messages. `problem` says why nothing is known of messages: the
+    `writes` has the workflows of which results are to be written. `strays` are topics of no workflow that hold
+    messages. `problem` says why nothing is known of messages: the
     queues are those that the definitions need, and look empty.
     """
 
@@ -95,6 +112,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[Queue]
     unserved: list[Unserved]
     strays: dict[str, Backlog]
+    writes: dict[str, Writes] = {}
     problem: str = ""
 
 
@@ -126,12 +144,14 @@ class Fleet:
             queues = [_queue(topic, *place, workers, Backlog()) for topic, place in self._needed(names).items()]
             strays = {}
         running = {w: self._store.count(keys.active(w, "")) for w in names}
-        ages, waits = self._ages(workers, {queue.topic for queue in queues if queue.waiting})
+        requests = self._oldest()
+        ages, waits = self._ages(requests, workers, {queue.topic for queue in queues if queue.waiting})
         queues = [msgspec.structs.replace(queue, oldest_wait_s=waits.get(queue.topic)) for queue in queues]
         return Picture(
             workers=workers,
             running={w: Running(requests=count, oldest_s=ages.get(w)) for w, count in running.items()},
             queues=queues,
+            writes=self._writes(names, requests, workers, asks=not problem),
             unserved=unserved(queues, workers),
             strays=strays,
             problem=problem,
@@ -187,15 +207,48 @@ class Fleet:
 
     # -- how long ---------------------------------------------------------------------------------------------------
 
-    def _ages(self, workers: Mapping[str, WorkerRecord], topics: set[str]) -> tuple[dict[str, float], dict[str, float]]:
-        """Age of the oldest running request by workflow, and of the oldest waiting thing by topic, in seconds."""
+    def _oldest(self) -> list[tuple[str, Request]]:
+        """Ids and records of unfinished requests, the oldest first; of very many, only some."""
         requests: list[tuple[str, Request]] = []
         for entry in self._store.range(keys.ACTIVE, limit=ACTIVE_READ, keys_only=True).entries:
             w, _, r = entry.key[len(keys.ACTIVE) :].partition("/")
             found = self._store.get(keys.request(w, r))
             if found is not None:
                 requests.append((r, codec.decode(found.value, Request, where=found.key)))
-        requests.sort(key=lambda pair: pair[1].created_at)
+        return sorted(requests, key=lambda pair: pair[1].created_at)
+
+    def _writes(
+        self,
+        names: list[str],
+        requests: list[tuple[str, Request]],
+        workers: Mapping[str, WorkerRecord],
+        *,
+        asks: bool,
+    ) -> dict[str, Writes]:
+        """By workflow, what is to be written. `asks`: whether the broker answers questions."""
+        topics = {w: routing.write_topic(w) for w in names}
+        backlog = self._publisher.backlog(list(topics.values())) if asks else {}
+        now = self._clock.now()
+        found: dict[str, Writes] = {}
+        for w, topic in topics.items():
+            mine = [one for _, one in requests if one.workflow_name == w and one.state is RequestState.WRITING]
+            lies = backlog.get(topic, Backlog())
+            if mine or lies.total:
+                found[w] = Writes(
+                    topic=topic,
+                    requests=len(mine),
+                    oldest_s=seconds_since(mine[0].created_at, now) if mine else None,
+                    waiting=lies.waiting,
+                    in_flight=lies.in_flight,
+                    delayed=lies.delayed,
+                    workers=sum(1 for record in workers.values() if writes(record, w)),
+                )
+        return found
+
+    def _ages(
+        self, requests: list[tuple[str, Request]], workers: Mapping[str, WorkerRecord], topics: set[str]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Age of the oldest running request by workflow, and of the oldest waiting thing by topic, in seconds."""
         now = self._clock.now()
         ages: dict[str, float] = {}
         for _, request in requests:

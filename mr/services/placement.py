@@ -51,8 +51,16 @@ def offered(record: WorkerRecord) -> Amounts:
 
 def serves(record: WorkerRecord, workflow: str, required: str) -> bool:
     """Whether a worker takes such work. One that names no workflow has only just begun to look for them."""
-    is_served = record.serves_all or not record.workflows or workflow in record.workflows
-    return is_served and requirement(required).fits(offered(record))
+    return _works_for(record, workflow) and requirement(required).fits(offered(record))
+
+
+def writes(record: WorkerRecord, workflow: str) -> bool:
+    """Whether a worker writes results of a workflow."""
+    return bool(record.writer) and _works_for(record, workflow)
+
+
+def _works_for(record: WorkerRecord, workflow: str) -> bool:
+    return record.serves_all or not record.workflows or workflow in record.workflows
 
 
 def nobody(workflow: str, required: str, workers: Mapping[str, WorkerRecord]) -> Unplaced:

@@ -342,7 +342,7 @@ class Visit:
         below.session, below.sessions = outcome.session, len(outcome.session)
         below.args = outcome.args
         below.manifest = self._records.decided(
-            outcome.step, outcome.count, outcome.args, len(outcome.session), outcome.output
+            outcome.step, outcome.count, outcome.args, len(outcome.session), outcome.output, outcome.us
         )
         self._branches[p] = below
         self._fresh.append(below)
@@ -358,7 +358,7 @@ class Visit:
         self._levels[p] = level
         self._outbox.manifests(
             *self._records.session(p, outcome.session),
-            self._records.returned(p, outcome.rows, len(outcome.session), outcome.output),
+            self._records.returned(p, outcome.rows, len(outcome.session), outcome.output, outcome.us),
         )
         work = ReduceWork(number=0, p=p, step=branch.step, level=level, rows=outcome.rows, session=outcome.session)
         if publish and self._offers(self.definitions.reducer(branch.step).capability):

@@ -27,7 +27,7 @@ class Records:
         """The manifest of a mapper that mapped, now that its slice size is settled; with its depth."""
         return self._manifest(p, msgspec.structs.replace(manifest, slice=size))
 
-    def decided(self, step: str, count: int, args: Data, session: int, output: str) -> Manifest:
+    def decided(self, step: str, count: int, args: Data, session: int, output: str, us: int) -> Manifest:
         """A mapper mapped to `step`."""
         return Manifest(
             execution=self._execution,
@@ -37,10 +37,11 @@ class Records:
             session=session,
             worker=self._worker,
             at=self._stamp(),
+            us=us,
             output=fitting(output),
         )
 
-    def returned(self, p: str, rows: Data, session: int, output: str) -> tuple[int, Fact]:
+    def returned(self, p: str, rows: Data, session: int, output: str, us: int) -> tuple[int, Fact]:
         """A mapper returned data that is reduced later: the data becomes a manifest of its own."""
         manifest = Manifest(
             execution=self._execution,
@@ -48,6 +49,7 @@ class Records:
             session=session,
             worker=self._worker,
             at=self._stamp(),
+            us=us,
             output=fitting(output),
         )
         return self._manifest(p, manifest)

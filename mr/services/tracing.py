@@ -87,7 +87,7 @@ class Tracing:
 
         Raises: RequestNotFound; StoreUnavailable.
         """
-        return self._read(w, r, detailed).tree()
+        return self.read(w, r, detailed).tree()
 
     def invocation(self, w: str, r: str, path: str) -> Invocation:
         """One invocation: `0.17`, or `0.17.r` for its reduce.
@@ -96,7 +96,7 @@ class Tracing:
         """
         if not names.is_path(path):
             raise NotFound(f"{path[:120]!r} is no path of an invocation", hint="such as 0, 0.17 or 0.17.r")
-        seen = self._read(w, r, True)
+        seen = self.read(w, r, True)
         p = path.removesuffix(".r")
         found = find(seen.tree().root, p)
         node = found.reduce if found is not None and path != p else found
@@ -125,7 +125,11 @@ class Tracing:
             attempts=node.attempts,
         )
 
-    def _read(self, w: str, r: str, detailed: bool) -> Seen:
+    def read(self, w: str, r: str, detailed: bool = True) -> Seen:
+        """Whatever facts of a request there are. Without `detailed` no data is read.
+
+        Raises: RequestNotFound; StoreUnavailable.
+        """
         entry = self._store.get(keys.request(w, r))
         if entry is None:
             raise RequestNotFound(f"workflow {w!r} has no request {r}", hint="it may have been cleaned away")
@@ -163,11 +167,13 @@ class Tracing:
                 return
             after = page.entries[-1].key
 
-    def _holds(self, w: str, r: str) -> frozenset[str]:
-        """Paths that live workers have in hand: mappers whose children they run, and reduces."""
+    def _holds(self, w: str, r: str) -> dict[str, list[str]]:
+        """Live workers by what they have in hand: mappers whose children they run, and reduces."""
         mine = f"{w}/{r}/"
-        held: set[str] = set()
+        held: dict[str, list[str]] = {}
         for entry in self._entries(keys.WORKERS):
             record = codec.decode(entry.value, WorkerRecord, where=entry.key)
-            held.update(hold[len(mine) :] for hold in record.holds if hold.startswith(mine))
-        return frozenset(held)
+            for hold in record.holds:
+                if hold.startswith(mine):
+                    held.setdefault(hold[len(mine) :], []).append(entry.key[len(keys.WORKERS) :])
+        return held

@@ -10,7 +10,7 @@ or attempts of their own are one node here, which says for how many it stands (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -57,7 +57,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
     """A request and its root invocation, None once that is cleaned away.
 
-    `total` invocations are known so far, `done` of them are over.
+    `total` invocations are known so far, `done` of them are over. `reducers` names the handler that reduces each step.
     """
 
     workflow: str
@@ -66,9 +66,10 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
     root: Node | None
     total: int = 0
     done: int = 0
+    reducers: dict[str, str] = {}
 
 
-class _Ran(msgspec.Struct, frozen=True):
+class Ran(msgspec.Struct, frozen=True):
     """When and where something ended, and the microseconds it took."""
 
     us: int
@@ -78,16 +79,20 @@ class _Ran(msgspec.Struct, frozen=True):
 
 
 class Seen:
-    """Everything that was read of one request: filled by `take` and the three fields, then asked for its tree."""
+    """Everything that was read of one request: filled by `take` and the three fields, then asked for its tree.
+
+    `holds` are the workers that have something in hand, by path; `slices` and `parts` the results below each mapper,
+    without their data; `attempts` those that failed, by path.
+    """
 
     def __init__(self, w: str, r: str, request: Request, definitions: DefinitionSet) -> None:
         self.w, self.r, self.request, self.definitions = w, r, request, definitions
         self.facts = Facts()
         self.manifests: dict[str, Manifest] = {}
-        self.holds: frozenset[str] = frozenset()
-        self._slices: dict[str, dict[int, Done]] = {}
-        self._parts: dict[str, dict[int, _Ran]] = {}
-        self._attempts: dict[str, list[ErrorReport]] = {}
+        self.holds: Mapping[str, list[str]] = {}
+        self.slices: dict[str, dict[int, Done]] = {}
+        self.parts: dict[str, dict[int, Ran]] = {}
+        self.attempts: dict[str, list[ErrorReport]] = {}
         self._failed = (request.failed_invocation_id or "").partition(".")[2]
         self._unusual: dict[str, set[int]] = {}
         self._total = self._done = 0
@@ -97,16 +102,16 @@ class Seen:
         kind, _, rest = name.partition("/")
         if kind == "attempt":
             report = codec.decode(entry.value, ErrorReport, where=entry.key)
-            self._attempts.setdefault(rest.partition("/")[0], []).append(report)
+            self.attempts.setdefault(rest.partition("/")[0], []).append(report)
         elif kind == "part":
             p, _, child = rest.split("/")
             part = codec.decode(entry.value, Part, where=entry.key)
-            self._parts.setdefault(p, {})[int(child)] = _Ran(part.us, part.at, part.worker, part.output)
+            self.parts.setdefault(p, {})[int(child)] = Ran(part.us, part.at, part.worker, part.output)
         elif entry.value != PARTS:
             p, _, number = rest.partition("/")
             done = codec.decode(entry.value, Done, where=entry.key)
             # The results themselves would only take memory.
-            self._slices.setdefault(p, {})[int(number)] = msgspec.structs.replace(done, results=Payload())
+            self.slices.setdefault(p, {})[int(number)] = msgspec.structs.replace(done, results=Payload())
 
     def output(self, p: str, of_reduce: bool) -> str:
         """What an invocation printed, as far as it was recorded."""
@@ -114,15 +119,20 @@ class Seen:
         manifest = self.manifests.get(p)
         if manifest is not None and not of_reduce:
             return manifest.output
-        part = self._parts.get(parent, {}).get(child)
+        part = self.parts.get(parent, {}).get(child)
         if part is not None:
             return part.output
         shape = self.facts.manifests.get(parent)
-        done = self._slices.get(parent, {}).get(child // shape.slice) if shape else None
+        done = self.slices.get(parent, {}).get(child // shape.slice) if shape else None
         if done is not None:
             return done.outputs.get(str(child), "")
-        reports = self._reports(p)[1 if of_reduce else 0]
+        reports = self.reports(p)[1 if of_reduce else 0]
         return reports[-1].output if reports else ""
+
+    def last_at(self, p: str) -> str:
+        """When the last of the results below mapper `p` was recorded; empty where there is none."""
+        ends = [done.at for done in self.slices.get(p, {}).values()]
+        return max([*ends, *(part.at for part in self.parts.get(p, {}).values())], default="")
 
     def seconds(self, p: str) -> float | None:
         """How long a leaf ran; None where that is not known."""
@@ -131,9 +141,7 @@ class Seen:
 
     def tree(self) -> Tree:
         """The tree, from the root down."""
-        for reports in self._attempts.values():
-            reports.sort(key=lambda report: report.at)
-        for p in {*self.manifests, *self._attempts, *ids.ancestors(self._failed or ids.ROOT)} - {ids.ROOT}:
+        for p in {*self.manifests, *self.attempts, *ids.ancestors(self._failed or ids.ROOT)} - {ids.ROOT}:
             parent, child = ids.parent(p)
             self._unusual.setdefault(parent, set()).add(child)
         root = None
@@ -149,13 +157,14 @@ class Seen:
             root=root,
             total=self._total,
             done=self._done,
+            reducers={name: step.reducer for name, step in self.definitions.steps.items()},
         )
 
     def _node(self, p: str, step: str, settled: bool) -> Node:
         """The invocation at `p`; `settled` if its result is recorded."""
         shape = self.facts.manifests.get(p)
         bound = self.definitions.steps.get(step, _NOWHERE)
-        of_map, of_reduce = self._reports(p)
+        of_map, of_reduce = self.reports(p)
         state = self._state(p, shape, settled)
         ran = self._ran(p)
         children: list[Node] = []
@@ -167,6 +176,7 @@ class Seen:
         self._done += settled
         is_last = self._failed == p
         manifest = self.manifests.get(p)
+        us = (ran.us if ran and shape is None else 0) or (manifest.us if manifest else 0)
         return Node(
             path=p,
             kind="map",
@@ -175,7 +185,7 @@ class Seen:
             state=state,
             children_total=shape.count if shape is not None and shape.step is not None else None,
             children_done=done,
-            seconds=ran.us / 1e6 if ran and shape is None else None,
+            seconds=us / 1e6 if us or (ran and shape is None) else None,
             at=manifest.at if manifest else ran.at if ran else "",
             worker=manifest.worker if manifest else ran.worker if ran else "",
             attempts=of_map,
@@ -192,7 +202,7 @@ class Seen:
         shape: Shape | None,
         settled: bool,
         reports: list[ErrorReport],
-        ran: _Ran | None,
+        ran: Ran | None,
     ) -> Node | None:
         """The reduce of `p`, where it is more than the end of a leaf's own run."""
         if shape is None and not reports:
@@ -256,13 +266,13 @@ class Seen:
         us, known, ends, workers = 0, 0, "", set()
         for number in range(first // shape.slice, (to - 1) // shape.slice + 1):
             start, stop = fan_out.bounds(number, shape.slice, shape.count)
-            done = self._slices.get(p, {}).get(number)
+            done = self.slices.get(p, {}).get(number)
             if done is not None:
                 some = done.us[max(first, start) - start : min(to, stop) - start]
                 us, known, ends = us + sum(some), known + len(some), max(ends, done.at)
                 workers.add(done.worker)
                 continue
-            parts = self._parts.get(p)
+            parts = self.parts.get(p)
             for child in range(max(first, start), min(to, stop)) if parts else ():
                 part = parts.get(child) if parts else None
                 if part is not None:
@@ -296,24 +306,24 @@ class Seen:
             return "waiting"
         return "running" if ids.parent(p)[0] in self.holds else "queued"
 
-    def _ran(self, p: str) -> _Ran | None:
+    def _ran(self, p: str) -> Ran | None:
         """When the result of `p` came out; None where nobody noted it."""
         parent, child = ids.parent(p)
-        part = self._parts.get(parent, {}).get(child)
+        part = self.parts.get(parent, {}).get(child)
         if part is not None:
             return part
         shape = self.facts.manifests[parent]
-        done = self._slices.get(parent, {}).get(child // shape.slice)
+        done = self.slices.get(parent, {}).get(child // shape.slice)
         if done is None:
             return None
         place = child % shape.slice
-        return _Ran(done.us[place] if place < len(done.us) else 0, done.at, done.worker)
+        return Ran(done.us[place] if place < len(done.us) else 0, done.at, done.worker)
 
-    def _reports(self, p: str) -> tuple[list[ErrorReport], list[ErrorReport]]:
-        """Failed attempts to map, and to reduce."""
+    def reports(self, p: str) -> tuple[list[ErrorReport], list[ErrorReport]]:
+        """Failed attempts to map, and to reduce, the last of each last."""
         shape = self.facts.manifests.get(ids.parent(p)[0])
         reducer = self.definitions.steps.get((shape.step if shape else None) or "", _NOWHERE).reducer
-        reports = self._attempts.get(p, [])
+        reports = sorted(self.attempts.get(p, []), key=lambda report: report.at)
         return [x for x in reports if x.handler != reducer], [x for x in reports if x.handler == reducer]
 
 
@@ -338,6 +348,16 @@ def one(node: Node, offset: int) -> Node:
     """One of the invocations that a node stands for; how long it ran alone is not known any more."""
     parent, first = ids.parent(node.path)
     return msgspec.structs.replace(node, path=ids.child(parent, first + offset), alike=1, seconds=None)
+
+
+def has_reduce(node: Node) -> bool:
+    """Whether the reduce of a mapper was called for; one that waits for its children is not there yet.
+
+    That of a leaf ran, as a rule, at the end of the leaf's own run, and has no node.
+    """
+    if node.reduce is None:
+        return node.state == "succeeded"
+    return node.reduce.state not in ("waiting", "cancelled")
 
 
 def singly(nodes: list[Node]) -> Iterator[Node]:

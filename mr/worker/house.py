@@ -36,7 +36,8 @@ MAINTAIN_S = 60.0
 class House:
     """Two threads; `stop` ends them and gives the lease back.
 
-    `maintain` is what the store wants done every minute by the leader, if anything.
+    `maintain` is what the store wants done every minute by the leader, if anything; `writer` names what the worker
+    writes results with.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class House:
         holds: Callable[[], list[str]],
         on_fleet: Callable[[int, int], None],
         maintain: Callable[[], None] | None = None,
+        writer: str = "",
     ) -> None:
         self._name, self._store, self._receipts = name, store, receipts
         self._sweeper, self._cleaner, self._clock = sweeper, cleaner, clock
         self._capabilities, self._workflows, self._slots = list(capabilities), workflows, slots
-        self._holds, self._on_fleet, self._maintain = holds, on_fleet, maintain
+        self._holds, self._on_fleet, self._maintain, self._writer = holds, on_fleet, maintain, writer
         self._serves_all = serves_all
         self._started_at = stamp(clock.now())
         self._lease: Lease | None = None
@@ -126,6 +128,7 @@ class House:
                 started_at=self._started_at,
                 holds=self._holds(),
                 serves_all=self._serves_all,
+                writer=self._writer,
             )
         )
         if record != self._record:

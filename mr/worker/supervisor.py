@@ -148,6 +148,7 @@ class Supervisor:
             clock=self._clock, capabilities=written(self._offered), workflows=lambda: serving.workflows,
             serves_all=self._settings.worker.workflows is None,
             slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
+            writer=parts.writer.name if parts.writer is not None else "",
         )  # fmt: skip
         definitions = Watching(
             "definitions", self._parts.store, keys.WORKFLOWS, look=serving.look,

@@ -1,7 +1,8 @@
 """A worker without processes: it runs the real services over a store, one piece of work at a time.
 
 What mappers do is a plain function: `decide(path, pairs)` gives the pairs to return, or (step, list of children's
-pairs) to map; whatever it raises fails the invocation. Reducers add up.
+pairs) to map, with a session (JSON by key) behind them if there is one; whatever it raises fails the invocation, as
+an exception, or as what the exception's `class_` says. Reducers add up.
 """
 
 from __future__ import annotations
@@ -101,15 +102,17 @@ class SmallWorker:
                 decided = self.decide(p, codec.decode(item, list[Any]))
             except Exception as error:  # the handler's own
                 report = ErrorReport(
-                    class_="exception", type=type(error).__name__, message=str(error),
+                    class_=getattr(error, "class_", "exception"), type=type(error).__name__, message=str(error),
                     traceback=traceback.format_exc(), output=f"{p} was here\n",
                 )  # fmt: skip
                 visit.record(piece, Failed(child=child, report=report))
                 break
             if isinstance(decided, tuple):
-                step, children = decided
+                step, children, *kept = decided
                 args = Items.of([codec.encode(pairs) for pairs in children])
-                visit.record(piece, Mapped(child=child, step=step, args=args, output=f"{p} maps\n"))
+                session = kept[0] if kept else {}
+                mapped = Mapped(child=child, step=step, args=args, session=session, output=f"{p} maps\n", us=500)
+                visit.record(piece, mapped)
             else:
                 done = Items.of([codec.encode(decided)])
                 visit.record(piece, Results(first=child, items=done, us=array("I", [2000]), outputs={child: f"{p}\n"}))

@@ -15,6 +15,7 @@ from mr.cli import jobx
 from mr.settings import Settings
 from mr.wiring import Parts
 from tests.unit.small_worker import SmallWorker
+from tests.unit.test_dump import kept_by_root
 from tests.unit.test_tracing import SOURCES, maps_to
 
 Run = Callable[..., tuple[int, str, str]]
@@ -150,10 +151,37 @@ def test_a_request_and_its_invocations_are_printed(run: Run, workflow: str, part
     assert out.splitlines()[:4] == ["0 M [X-X] split", "  0.0 M [XXX] count", "    0.0.r R [---] count", "      0.0*"]
 
 
+def test_JX_103_and_106_a_request_is_dumped_with_its_data_and_sessions(run: Run, workflow: str, parts: Parts) -> None:
+    r = parts.submission.submit(workflow, "wordcount", {"a": 1}).request_id
+    SmallWorker(parts, kept_by_root(maps_to(2))).work(workflow, r)
+    code, out, _ = run("mr_get_invocation_graph", workflow, r)
+    assert code == 0
+    assert "ROOT [0] [split]" in out
+    assert "PARENT [0] [split]  has MAPPED to  CHILD [0.1] [count]" in out
+    code, out, _ = run("mr_get_request_sessions", workflow, r)
+    assert (code, out) == (0, 'Invocation: 0\n[seed]: [{"n":7}]\n\n')
+
+
+def test_JX_105_the_graph_is_written_into_the_current_directory(
+    run: Run, workflow: str, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = parts.submission.submit(workflow, "wordcount", {"a": 1}).request_id
+    SmallWorker(parts, maps_to(20)).work(workflow, r)
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("mr_draw_invocation_graph", workflow, r)
+    assert (code, out) == (0, f"request-{r}.dot\n")
+    text = (tmp_path / f"request-{r}.dot").read_text()
+    assert text.startswith(f"// Request {r}\n")
+    assert text.count('label="mapped to"') == 20
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["mr_kv_workflow_get", "nope"],
+        ["mr_get_invocation_graph", "nope", "0" * 40],
+        ["mr_get_request_sessions", "nope", "0" * 40],
+        ["mr_draw_invocation_graph", "nope", "0" * 40],
         ["mr_kv_request_get", "nope", "0" * 40],
         ["mr_kv_invocation_get", "nope", "0" * 40 + ".0"],
         ["mr_get_invocation_flat_list", "nope", "0" * 40],

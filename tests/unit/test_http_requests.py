@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from mr.model.request import RequestState
 from mr.rules import keys
+from tests.servers import program
 from tests.unit import front_ends
 from tests.unit.front_ends import REPORT, Site
 
@@ -39,10 +41,44 @@ def test_the_record_is_shown_as_it_is_stored(site: Site) -> None:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "image/png", "text/html", "image/*,*/*;q=0.8"])
-def test_a_picture_is_not_there_yet(site: Site, accept: str) -> None:
-    answer = site.client.get(f"/request/w/{accepted(site)}", headers={"Accept": accept})
-    assert answer.status_code == 406
-    assert "application/json" in answer.get_json()["error"]["message"]
+def test_JX_49_a_request_is_a_picture_unless_json_is_asked_for(site: Site, accept: str) -> None:
+    program("dot")
+    r = accepted(site)
+    answer = site.client.get(f"/request/w/{r}", headers={"Accept": accept})
+    assert (answer.status_code, answer.content_type) == (200, "image/png")
+    assert answer.data.startswith(b"\x89PNG")
+    assert answer.headers["X-MR-REQUEST-ID"] == r
+    assert "Accept" in answer.headers["Vary"]
+
+
+def test_JX_49_without_graphviz_the_picture_is_503_and_says_what_to_install(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r = accepted(site)
+    monkeypatch.setenv("PATH", "/nowhere")
+    answer = site.client.get(f"/request/w/{r}")
+    assert answer.status_code == 503
+    error = answer.get_json()["error"]
+    assert error["code"] == "picture_unavailable"
+    assert "apt-get install graphviz" in error["hint"]
+    assert site.client.get(f"/request/w/{r}", headers=JSON).status_code == 200
+
+
+def test_others_are_served_while_a_picture_is_drawn(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    r = accepted(site)
+    may_end = threading.Event()
+
+    def draw(*_: object) -> bytes:
+        may_end.wait(20.0)
+        return b"picture"
+
+    monkeypatch.setattr(site.parts.pictures, "draw", draw)
+    pictures = [site.in_background(lambda: site.client.get(f"/request/w/{r}")) for _ in range(4)]
+    assert site.client.get(f"/request/w/{r}", headers=JSON).status_code == 200
+    assert not any(picture.ready() for picture in pictures)
+    may_end.set()
+    site.until(lambda: all(picture.ready() for picture in pictures))
+    assert [picture.value.data for picture in pictures] == [b"picture"] * 4
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain, */*"])

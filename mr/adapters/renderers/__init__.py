@@ -1,0 +1,1 @@
+"""Adapters behind one port; see `mr/ports/`."""

@@ -1,0 +1,194 @@
+"""Timeline: when what of a request ran on which worker.
+
+Records say when something ended, on which worker, and for how long handlers ran; a bar begins that long before its
+end. The children of a slice have one record: their bar is as long as all of them ran, but begins no earlier than
+their mapper had decided, for several executors work on a slice at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from mr.clock import Clock, stamp
+from mr.model import ids
+from mr.model.request import Request
+from mr.rules import fan_in, fan_out
+from mr.services.tracing import Tracing
+from mr.services.tree import Seen
+
+LANES_MAX = 8
+"""Rows that one worker takes; what overlaps even more is drawn over each other."""
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` invocations from `path` on, from `start_s` to `end_s` after the request was created.
+
+    `busy_s` is how long their handlers ran, added up. A failed attempt has no length: nobody notes when it began.
+    """
+
+    worker: str
+    kind: Literal["map", "reduce"]
+    state: Literal["succeeded", "failed", "running"]
+    path: str
+    step: str
+    start_s: float
+    end_s: float
+    busy_s: float = 0.0
+    count: int = 1
+    text: str = ""
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """The bars of a request in the lanes of each worker: those of one lane follow each other.
+
+    `seconds` is how long the request took, or has run so far.
+    """
+
+    workflow: str
+    request_id: str
+    request: Request
+    seconds: float
+    workers: dict[str, list[list[Bar]]]
+
+
+class Timelines:
+    """Reads timelines. Safe to call from several threads."""
+
+    def __init__(self, tracing: Tracing, clock: Clock) -> None:
+        self._tracing, self._clock = tracing, clock
+
+    def of(self, w: str, r: str) -> Timeline:
+        """The timeline of a request, as far as it has come.
+
+        Raises: RequestNotFound; StoreUnavailable.
+        """
+        seen = self._tracing.read(w, r)
+        now = stamp(self._clock.now())
+        bars = sorted(_bars(seen, now), key=lambda bar: (bar.start_s, bar.end_s))
+        ended = _after(seen, seen.request.finished_at or now)
+        workers: dict[str, list[Bar]] = {}
+        for bar in bars:
+            workers.setdefault(bar.worker, []).append(bar)
+        return Timeline(
+            workflow=w,
+            request_id=r,
+            request=seen.request,
+            seconds=max([ended, *(bar.end_s for bar in bars)]),
+            workers={worker: lanes(mine) for worker, mine in workers.items()},
+        )
+
+
+def lanes(bars: list[Bar]) -> list[list[Bar]]:
+    """Bars, sorted by their starts, in as few rows as hold them without overlapping, if that is not too many."""
+    found: list[list[Bar]] = []
+    free: list[tuple[float, int]] = []
+    for bar in bars:
+        if free and (free[0][0] <= bar.start_s or len(found) == LANES_MAX):
+            end, lane = heapq.heappop(free)
+            found[lane].append(bar)
+        else:
+            end, lane = 0.0, len(found)
+            found.append([bar])
+        heapq.heappush(free, (max(end, bar.end_s), lane))
+    return found
+
+
+def _bars(seen: Seen, now: str) -> Iterator[Bar]:
+    for p, manifest in seen.manifests.items():
+        if p != ids.ROOT:
+            step = _step_of(seen, ids.parent(p)[0])
+            yield _bar(seen, manifest.worker, "map", p, step, manifest.at, manifest.us)
+    for p, slices in seen.slices.items():
+        shape = seen.facts.manifests.get(p)
+        for number, done in slices.items() if shape is not None else ():
+            assert shape is not None
+            start, _ = fan_out.bounds(number, shape.slice, shape.count)
+            yield from _slice(seen, p, start, done.us, done.worker, done.at)
+    for p, parts in seen.parts.items():
+        for child, part in parts.items():
+            yield from _slice(seen, p, child, [part.us], part.worker, part.at)
+    for path, reports in seen.attempts.items():
+        of_map, of_reduce = seen.reports(path) if path != ids.ROOT else ([], reports)
+        for report in [*of_map, *of_reduce]:
+            at = _after(seen, report.at)
+            kind: Literal["map", "reduce"] = "reduce" if report in of_reduce else "map"
+            step = _step_of(seen, ids.parent(path)[0]) if path != ids.ROOT else ""
+            yield Bar(
+                worker=report.worker, kind=kind, state="failed", path=path, step=step, start_s=at, end_s=at,
+                text=f"attempt {report.attempt}: {report.type}: {report.message}",
+            )  # fmt: skip
+    yield from _running(seen, now)
+
+
+def _slice(seen: Seen, p: str, start: int, us: list[int], worker: str, at: str) -> Iterator[Bar]:
+    """Consecutive children of one record: a bar for the leaves together, one for each reduce."""
+    step = _step_of(seen, p)
+    leaves = []
+    for child, took in enumerate(us, start):
+        path = ids.child(p, child)
+        if path in seen.manifests:
+            yield _bar(seen, worker, "reduce", f"{path}.r", step, at, took)
+        else:
+            leaves.append((path, took))
+    if leaves:
+        busy = sum(took for _, took in leaves)
+        bar = _bar(seen, worker, "map", leaves[0][0], step, at, busy, count=len(leaves))
+        manifest = seen.manifests.get(p)
+        decided = _after(seen, manifest.at) if manifest and manifest.at else 0.0
+        yield msgspec.structs.replace(bar, start_s=min(max(bar.start_s, decided), bar.end_s))
+
+
+def _running(seen: Seen, now: str) -> Iterator[Bar]:
+    """What live workers have in hand."""
+    for p, workers in seen.holds.items():
+        shape = seen.facts.manifests.get(p)
+        if shape is None:
+            continue
+        is_reduce = p != ids.ROOT and (shape.step is None or fan_in.is_complete(seen.facts, p))
+        manifest = seen.manifests[p]
+        since = (seen.last_at(p) if is_reduce else "") or manifest.at or seen.request.created_at
+        for worker in workers:
+            yield Bar(
+                worker=worker,
+                kind="reduce" if is_reduce else "map",
+                state="running",
+                path=f"{p}.r" if is_reduce else ids.child(p, 0),
+                step=_step_of(seen, ids.parent(p)[0] if is_reduce else p),
+                start_s=_after(seen, since),
+                end_s=_after(seen, now),
+            )
+
+
+def _bar(
+    seen: Seen, worker: str, kind: Literal["map", "reduce"], path: str, step: str, at: str, us: int, count: int = 1
+) -> Bar:
+    end = _after(seen, at)
+    return Bar(
+        worker=worker,
+        kind=kind,
+        state="succeeded",
+        path=path,
+        step=step,
+        start_s=max(end - us / 1e6, 0.0),
+        end_s=end,
+        busy_s=us / 1e6,
+        count=count,
+    )
+
+
+def _step_of(seen: Seen, p: str) -> str:
+    """The step of the children of the mapper at `p`."""
+    shape = seen.facts.manifests.get(p)
+    return (shape.step if shape else None) or ""
+
+
+def _after(seen: Seen, at: str) -> float:
+    """Seconds from the creation of the request to a stored time; clocks of machines may differ, so never below 0."""
+    if not at or not seen.request.created_at:
+        return 0.0
+    return max(0.0, (datetime.fromisoformat(at) - datetime.fromisoformat(seen.request.created_at)).total_seconds())
