@@ -129,13 +129,16 @@ def _how(answer: Answer, wait: Wait) -> str:
             return f"wait{'' if several else 's'}; no message asks for it now, and a worker will publish it again"
         case "queued":
             ahead = "" if wait.ahead is None else f" of {wait.ahead:,}"
-            serving = f"{wait.serving} worker{'' if wait.serving == 1 else 's'}"
-            takes = "write" if wait.kind == "write" else f"offer {wait.capability}"
-            return (
-                f"wait{'' if several else 's'} in a queue{ahead}; {serving} {takes}{'s' if wait.serving == 1 else ''}"
-            )
+            return f"wait{'' if several else 's'} in a queue{ahead}; {_takers(wait)}"
         case "unserved":
             return click.style(_nobody(answer, wait), fg="red")
+
+
+def _takers(wait: Wait) -> str:
+    is_one = wait.serving == 1
+    if wait.kind == "write":
+        return "1 worker writes" if is_one else f"{wait.serving:,} workers write"
+    return f"{wait.serving:,} {'worker offers' if is_one else 'workers offer'} {wait.capability or 'it'}"
 
 
 def _nobody(answer: Answer, wait: Wait) -> str:

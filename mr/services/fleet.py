@@ -139,10 +139,11 @@ class Fleet:
         problem = ""
         try:
             queues, strays = self._queues(names, workers)
+            lies = self._publisher.backlog([routing.write_topic(w) for w in names])
         except BrokerUnavailable as error:
             problem = str(error)
             queues = [_queue(topic, *place, workers, Backlog()) for topic, place in self._needed(names).items()]
-            strays = {}
+            strays, lies = {}, {}
         running = {w: self._store.count(keys.active(w, "")) for w in names}
         requests = self._oldest()
         ages, waits = self._ages(requests, workers, {queue.topic for queue in queues if queue.waiting})
@@ -151,7 +152,7 @@ class Fleet:
             workers=workers,
             running={w: Running(requests=count, oldest_s=ages.get(w)) for w, count in running.items()},
             queues=queues,
-            writes=self._writes(names, requests, workers, asks=not problem),
+            writes=self._writes(names, requests, workers, lies),
             unserved=unserved(queues, workers),
             strays=strays,
             problem=problem,
@@ -222,15 +223,13 @@ class Fleet:
         names: list[str],
         requests: list[tuple[str, Request]],
         workers: Mapping[str, WorkerRecord],
-        *,
-        asks: bool,
+        backlog: Mapping[str, Backlog],
     ) -> dict[str, Writes]:
-        """By workflow, what is to be written. `asks`: whether the broker answers questions."""
-        topics = {w: routing.write_topic(w) for w in names}
-        backlog = self._publisher.backlog(list(topics.values())) if asks else {}
+        """By workflow, what is to be written; `backlog` has what lies in the topics of writes."""
         now = self._clock.now()
         found: dict[str, Writes] = {}
-        for w, topic in topics.items():
+        for w in names:
+            topic = routing.write_topic(w)
             mine = [one for _, one in requests if one.workflow_name == w and one.state is RequestState.WRITING]
             lies = backlog.get(topic, Backlog())
             if mine or lies.total:

@@ -1,8 +1,9 @@
 """Timeline: when what of a request ran on which worker.
 
 Records say when something ended, on which worker, and for how long handlers ran; a bar begins that long before its
-end. The children of a slice have one record: their bar is as long as all of them ran, but begins no earlier than
-their mapper had decided, for several executors work on a slice at once.
+end. The children of a slice have one record, and quick ones that were recorded together are like that: their bar is
+as long as all of them ran, but begins no earlier than their mapper had decided, for several executors work on a slice
+at once.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from mr.model import ids
 from mr.model.request import Request
 from mr.rules import fan_in, fan_out
 from mr.services.tracing import Tracing
-from mr.services.tree import Seen
+from mr.services.tree import Ran, Seen
 
 LANES_MAX = 8
 """Rows that one worker takes; what overlaps even more is drawn over each other."""
+
+QUICK_US, TOGETHER_S = 100_000, 0.01
+"""Children that ran no longer, and were recorded so soon after each other on one worker, are one bar."""
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,15 +107,9 @@ def _bars(seen: Seen, now: str) -> Iterator[Bar]:
         if p != ids.ROOT:
             step = _step_of(seen, ids.parent(p)[0])
             yield _bar(seen, manifest.worker, "map", p, step, manifest.at, manifest.us)
-    for p, slices in seen.slices.items():
-        shape = seen.facts.manifests.get(p)
-        for number, done in slices.items() if shape is not None else ():
-            assert shape is not None
-            start, _ = fan_out.bounds(number, shape.slice, shape.count)
-            yield from _slice(seen, p, start, done.us, done.worker, done.at)
-    for p, parts in seen.parts.items():
-        for child, part in parts.items():
-            yield from _slice(seen, p, child, [part.us], part.worker, part.at)
+    for p in seen.facts.manifests:
+        ran = sorted(_results(seen, p).items(), key=lambda pair: (pair[1].worker, pair[1].at, pair[0]))
+        yield from _children(seen, p, ran)
     for path, reports in seen.attempts.items():
         of_map, of_reduce = seen.reports(path) if path != ids.ROOT else ([], reports)
         for report in [*of_map, *of_reduce]:
@@ -125,22 +123,48 @@ def _bars(seen: Seen, now: str) -> Iterator[Bar]:
     yield from _running(seen, now)
 
 
-def _slice(seen: Seen, p: str, start: int, us: list[int], worker: str, at: str) -> Iterator[Bar]:
-    """Consecutive children of one record: a bar for the leaves together, one for each reduce."""
+def _results(seen: Seen, p: str) -> dict[int, Ran]:
+    """When and where the children of a mapper were done; parts below a finished slice are history."""
+    shape = seen.facts.manifests[p]
+    found = dict(seen.parts.get(p, {}))
+    for number, done in seen.slices.get(p, {}).items():
+        start, _ = fan_out.bounds(number, shape.slice, shape.count)
+        found.update((child, Ran(us, done.at, done.worker)) for child, us in enumerate(done.us, start))
+    return found
+
+
+def _children(seen: Seen, p: str, ran: list[tuple[int, Ran]]) -> Iterator[Bar]:
+    """Children of one mapper, in the order of their ends: a bar for each reduce, and for leaves that ended together."""
     step = _step_of(seen, p)
-    leaves = []
-    for child, took in enumerate(us, start):
+    together: list[tuple[int, Ran]] = []
+    for child, one in ran:
         path = ids.child(p, child)
         if path in seen.manifests:
-            yield _bar(seen, worker, "reduce", f"{path}.r", step, at, took)
-        else:
-            leaves.append((path, took))
-    if leaves:
-        busy = sum(took for _, took in leaves)
-        bar = _bar(seen, worker, "map", leaves[0][0], step, at, busy, count=len(leaves))
-        manifest = seen.manifests.get(p)
-        decided = _after(seen, manifest.at) if manifest and manifest.at else 0.0
-        yield msgspec.structs.replace(bar, start_s=min(max(bar.start_s, decided), bar.end_s))
+            yield _bar(seen, one.worker, "reduce", f"{path}.r", step, one.at, one.us)
+            continue
+        if together and not _ended_together(together[-1][1], one):
+            yield _leaves(seen, p, step, together)
+            together = []
+        together.append((child, one))
+    if together:
+        yield _leaves(seen, p, step, together)
+
+
+def _ended_together(before: Ran, one: Ran) -> bool:
+    """Whether two results were recorded by one visit; of what ran long, each is told by itself."""
+    if before.worker != one.worker or before.at == one.at:
+        return before.worker == one.worker
+    return max(before.us, one.us) <= QUICK_US and _between(before.at, one.at) <= TOGETHER_S
+
+
+def _leaves(seen: Seen, p: str, step: str, together: list[tuple[int, Ran]]) -> Bar:
+    """One bar, which does not begin before its mapper had decided: several executors may have run them at once."""
+    (first, _), (_, last) = together[0], together[-1]
+    busy = sum(one.us for _, one in together)
+    bar = _bar(seen, last.worker, "map", ids.child(p, first), step, last.at, busy, len(together))
+    manifest = seen.manifests.get(p)
+    decided = _after(seen, manifest.at) if manifest and manifest.at else 0.0
+    return msgspec.structs.replace(bar, start_s=min(max(bar.start_s, decided), bar.end_s))
 
 
 def _running(seen: Seen, now: str) -> Iterator[Bar]:
@@ -189,6 +213,8 @@ def _step_of(seen: Seen, p: str) -> str:
 
 def _after(seen: Seen, at: str) -> float:
     """Seconds from the creation of the request to a stored time; clocks of machines may differ, so never below 0."""
-    if not at or not seen.request.created_at:
-        return 0.0
-    return max(0.0, (datetime.fromisoformat(at) - datetime.fromisoformat(seen.request.created_at)).total_seconds())
+    return max(0.0, _between(seen.request.created_at, at)) if at and seen.request.created_at else 0.0
+
+
+def _between(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

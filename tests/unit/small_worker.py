@@ -76,7 +76,7 @@ class SmallWorker:
             self.committer,
             writer,
             worker=ids.new_worker_id(),
-            stamp=lambda: "now",
+            stamp=lambda: stamp(SystemClock().now()),
         )
         epoch = self.parts.results.request(w, r).epoch
         return writing.write(Message(w=w, r=r, epoch=epoch, set="", kind="write", p=ids.ROOT))
