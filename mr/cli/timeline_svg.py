@@ -39,7 +39,7 @@ def _lines(found: Timeline) -> Iterator[str]:
     )
     yield '<rect width="100%" height="100%" fill="white"/>'
     request = found.request
-    title = f"{found.workflow}/{request.job_name}  {request.state.value}, {duration(elapsed(request))}"
+    title = f"{found.workflow}/{request.job_name}: {request.state.value}, {duration(elapsed(request))}"
     yield f'<text x="{MARGIN}" y="28" font-size="16" font-weight="bold">{_text(title)}</text>'
     yield f'<text x="{MARGIN}" y="46" fill="#5f6368">{_text(found.request_id)}</text>'
     yield from _grid(found.seconds, scale, HEAD + body)

@@ -119,7 +119,7 @@ def _how(answer: Answer, wait: Wait) -> str:
     several = wait.count > 1
     match wait.how:
         case "running":
-            return f"run{'' if several else 's'} on worker {', '.join(wait.workers)}"
+            return f"{'are' if several else 'is'} being run by worker {', '.join(wait.workers)}"
         case "taken":
             verb = "is being written" if wait.kind == "write" else "have just begun" if several else "has just begun"
             return f"{verb}: a worker has the message"

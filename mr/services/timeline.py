@@ -18,10 +18,13 @@ import msgspec
 from mr.clock import Clock, stamp
 from mr.model import ids
 from mr.model.request import Request
-from mr.rules import fan_in, fan_out
+from mr.rules import fan_out
+from mr.services.sweeper import due_of
 from mr.services.tracing import Tracing
 from mr.services.tree import Ran, Seen
 
+LATE_S = 0.02
+"""How late an end may be noted: bars of one executor seem to overlap that much, and share a lane all the same."""
 LANES_MAX = 8
 """Rows that one worker takes; what overlaps even more is drawn over each other."""
 
@@ -92,7 +95,8 @@ def lanes(bars: list[Bar]) -> list[list[Bar]]:
     found: list[list[Bar]] = []
     free: list[tuple[float, int]] = []
     for bar in bars:
-        if free and (free[0][0] <= bar.start_s or len(found) == LANES_MAX):
+        begins = bar.start_s + min(LATE_S, (bar.end_s - bar.start_s) / 2)
+        if free and (free[0][0] <= begins or len(found) == LANES_MAX):
             end, lane = heapq.heappop(free)
             found[lane].append(bar)
         else:
@@ -168,21 +172,18 @@ def _leaves(seen: Seen, p: str, step: str, together: list[tuple[int, Ran]]) -> B
 
 
 def _running(seen: Seen, now: str) -> Iterator[Bar]:
-    """What live workers have in hand."""
-    for p, workers in seen.holds.items():
-        shape = seen.facts.manifests.get(p)
-        if shape is None:
-            continue
-        is_reduce = p != ids.ROOT and (shape.step is None or fan_in.is_complete(seen.facts, p))
-        manifest = seen.manifests[p]
-        since = (seen.last_at(p) if is_reduce else "") or manifest.at or seen.request.created_at
-        for worker in workers:
+    """What live workers have in hand and is due: who runs a mapper's child holds the mappers above it, too."""
+    for due in {one.p: one for one in due_of(seen.request, seen.facts) if one.kind in ("map", "reduce")}.values():
+        is_reduce = due.kind == "reduce"
+        manifest = seen.manifests[due.p]
+        since = (seen.last_at(due.p) if is_reduce else "") or manifest.at or seen.request.created_at
+        for worker in seen.holds.get(due.p, ()):
             yield Bar(
                 worker=worker,
                 kind="reduce" if is_reduce else "map",
                 state="running",
-                path=f"{p}.r" if is_reduce else ids.child(p, 0),
-                step=_step_of(seen, ids.parent(p)[0] if is_reduce else p),
+                path=f"{due.p}.r" if is_reduce else ids.child(due.p, due.first),
+                step=_step_of(seen, ids.parent(due.p)[0] if is_reduce else due.p),
                 start_s=_after(seen, since),
                 end_s=_after(seen, now),
             )

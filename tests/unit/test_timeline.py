@@ -54,6 +54,11 @@ def test_bars_that_follow_each_other_share_a_lane() -> None:
     assert [[(one.start_s, one.end_s) for one in row] for row in found] == [[(0, 2), (2, 4)], [(1, 3), (3, 5)]]
 
 
+def test_an_end_that_was_noted_late_makes_no_new_lane() -> None:
+    assert len(lanes([bar(0, 1.01), bar(1, 2), bar(1.99, 3)])) == 1
+    assert len(lanes([bar(0, 1.01), bar(0.9, 2)])) == 2
+
+
 def test_a_worker_has_only_so_many_lanes_and_no_bar_is_lost() -> None:
     found = lanes([bar(0, 10) for _ in range(50)])
     assert len(found) == LANES_MAX

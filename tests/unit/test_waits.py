@@ -107,7 +107,7 @@ def test_what_a_worker_holds_is_running_there(parts: Parts) -> None:
     answer, wait = asked(parts, r)
     assert (wait.how, wait.workers) == ("running", ["w9 on h9"])
     assert f"mr logs {r[:12]} -f" in advice(answer)
-    assert "run on worker w9 on h9" in told(r)
+    assert "are being run by worker w9 on h9" in told(r)
 
 
 @pytest.mark.parametrize(
