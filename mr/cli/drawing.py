@@ -16,7 +16,7 @@ from mr.clock import stamp
 from mr.model.invocation import ErrorReport
 from mr.model.request import Request
 from mr.services.folding import SHOWN_MAX, Fold, folded
-from mr.services.tree import Node, Tree
+from mr.services.tree import Node, Tree, singly
 
 MARKS = {"succeeded": "✔", "failed": "✖", "running": "●", "queued": "○", "waiting": "◌", "cancelled": "⊘"}
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelled": "yellow"}
@@ -86,7 +86,7 @@ def _node(node: Node, depth: int, everything: bool) -> Iterator[str]:
 
 def _children(nodes: list[Node], depth: int, everything: bool) -> Iterator[str]:
     """In order if they are few or all are asked for; else what is unlike first and the rest by number."""
-    for one in nodes if everything else folded(nodes, SHOWN_MAX):
+    for one in singly(nodes) if everything else folded(nodes, SHOWN_MAX):
         if isinstance(one, Fold):
             yield _line(one.state, depth, "", one.nodes[0], _fold(one))
         else:

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from mr.cli.command import Command
-from mr.cli.output import document
+from mr.cli.output import document, lines
 from mr.cli.session import opened
 from mr.errors import InvalidStep
 
@@ -217,8 +217,7 @@ def mr_get_invocation_flat_list(workflow_name: str, request_id: str) -> None:
 
     with opened() as parts:
         tree = parts.tracing.tree(*parts.tracing.find(f"{workflow_name}/{request_id}"))
-    for line in flat_list(tree):
-        click.echo(line)
+    lines(flat_list(tree))
 
 
 @script("workflow_name", "request_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3")
@@ -228,8 +227,7 @@ def mr_get_invocation_graph(workflow_name: str, request_id: str) -> None:
 
     with opened() as parts:
         w, r = parts.tracing.find(f"{workflow_name}/{request_id}")
-        for line in dumped(*parts.dump.of(w, r, limit=None)):
-            click.echo(line)
+        lines(dumped(*parts.dump.of(w, r, limit=None)))
 
 
 @script("workflow_name", "request_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3")
@@ -239,8 +237,7 @@ def mr_get_request_sessions(workflow_name: str, request_id: str) -> None:
 
     with opened() as parts:
         found = parts.sessions.of(*parts.tracing.find(f"{workflow_name}/{request_id}"))
-    for line in kept(found):
-        click.echo(line)
+    lines(kept(found))
 
 
 @script("workflow_name", "request_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3")

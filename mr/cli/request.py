@@ -22,6 +22,7 @@ from mr.cli.output import (
     duration,
     fields,
     json_option,
+    lines,
     next_step,
     plain_option,
     say,
@@ -192,11 +193,9 @@ def dump(name: str, everything: bool, as_json: bool) -> None:
         tree, visits = parts.dump.of(w, r, limit=None if everything else PAIRS)
         if as_json:
             click.echo(msgspec.json.encode(_record(r, tree.request)))
-            for visit in visits:
-                click.echo(msgspec.json.encode(visit))
+            lines(msgspec.json.encode(visit).decode() for visit in visits)
             return
-        for line in dumped(tree, visits):
-            click.echo(line)
+        lines(dumped(tree, visits))
     next_step(f"mr graph {r[:12]} --format png", told=False)
 
 
@@ -214,8 +213,7 @@ def sessions(name: str, as_json: bool) -> None:
     if as_json:
         document(found)
         return
-    for line in kept(found):
-        click.echo(line)
+    lines(kept(found))
     if not found:
         say("no mapper of this request has left a session")
     next_step(f"mr request dump {r[:12]}", told=False)

@@ -8,7 +8,7 @@ from mr.cli.command import Command
 from mr.cli.drawing import draw
 from mr.cli.live import follow
 from mr.cli.names import request_argument
-from mr.cli.output import document, json_option, next_step
+from mr.cli.output import document, json_option, lines, next_step
 from mr.cli.session import opened
 
 
@@ -34,8 +34,7 @@ def tree(name: str, everything: bool, follows: bool, as_json: bool) -> None:
     if as_json:
         document(found)
         return
-    for line in draw(found, everything=everything):
-        click.echo(line)
+    lines(draw(found, everything=everything))
     r = r[:12]
     if not found.request.state.is_final:
         next_step(f"mr why {r}", told=False)

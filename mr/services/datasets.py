@@ -45,39 +45,29 @@ class Datasets:
         manifest = self.manifest(w, r, p)
         if manifest is None:
             raise NotFound(f"manifest {p} of request {r} is gone")
-        return Items.join(self._elements(w, r, manifest.args, first, to))
+        return Items.join(self.elements(w, r, manifest.args, first, to))
 
     def cut(self, w: str, r: str, chunks: Chunks, first: int, to: int) -> Items:
         """The elements `first` up to `to` of data that was staged; its record need not stand yet."""
-        return Items.join(self._elements(w, r, Payload(chunks=chunks), first, to))
+        return Items.join(self.elements(w, r, Payload(chunks=chunks), first, to))
 
     def staged(self, w: str, r: str, chunks: Chunks) -> Iterator[Items]:
         """All elements of data that was staged, piece by piece."""
-        return self._elements(w, r, Payload(chunks=chunks))
-
-    def every_argument(self, w: str, r: str, p: str) -> Iterator[Items]:
-        """The arguments of all children of `p`, one dataset an element, piece by piece.
-
-        Raises: NotFound, also between two pieces, if the request is cleaned away.
-        """
-        manifest = self.manifest(w, r, p)
-        if manifest is None:
-            raise NotFound(f"manifest {p} of request {r} is gone")
-        yield from self._elements(w, r, manifest.args)
+        return self.elements(w, r, Payload(chunks=chunks))
 
     def whole_slice(self, w: str, r: str, p: str, number: int) -> Iterator[Items] | None:
         """The results of a slice, one dataset an element; None where they stand in parts, or are not all there."""
         entry = self._store.get(keys.done(w, r, p, number))
         if entry is None or entry.value == PARTS:
             return None
-        return self._elements(w, r, codec.decode(entry.value, Done, where=entry.key).results)
+        return self.elements(w, r, codec.decode(entry.value, Done, where=entry.key).results)
 
     def rows(self, w: str, r: str, p: str) -> Iterator[Items]:
         """The combined data that mapper `p` returned."""
         manifest = self.manifest(w, r, p)
         if manifest is None:
             raise NotFound(f"manifest {p} of request {r} is gone")
-        yield from self._elements(w, r, manifest.data)
+        yield from self.elements(w, r, manifest.data)
 
     def inputs(self, w: str, r: str, p: str, level: Level) -> Iterator[tuple[Kind, Items]]:
         """What the reduce of `p` gets, in the order of the children, piece by piece."""
@@ -95,7 +85,7 @@ class Datasets:
             raise NotFound(f"slice {number} of {p} of request {r} is gone")
         if entry.value != PARTS:
             done = codec.decode(entry.value, Done, where=entry.key)
-            for items in self._elements(w, r, done.results):
+            for items in self.elements(w, r, done.results):
                 yield "datasets", items
             return
         for child in range(*fan_out.bounds(number, level.slice, level.count)):
@@ -113,7 +103,7 @@ class Datasets:
             return
         done = codec.decode(entry.value, Done, where=entry.key)
         place = child % level.slice
-        for items in self._elements(w, r, done.results, place, place + 1):
+        for items in self.elements(w, r, done.results, place, place + 1):
             yield "datasets", items
 
     def part_result(self, w: str, r: str, p: str, number: int, child: int) -> Iterator[tuple[Kind, Items]]:
@@ -125,7 +115,7 @@ class Datasets:
         if part.result.chunks is None:
             yield "datasets", Items.of([bytes(part.result.inline)])
         else:
-            for items in self._elements(w, r, part.result):
+            for items in self.elements(w, r, part.result):
                 yield "pairs", items
 
     def pairs(self, w: str, r: str) -> Iterator[Items]:
@@ -154,8 +144,11 @@ class Datasets:
             raise NotFound(f"the session of {p} of request {r} is gone")
         return values
 
-    def _elements(self, w: str, r: str, payload: Payload, first: int = 0, to: int | None = None) -> Iterator[Items]:
-        """The elements `first` up to `to` of a payload, piece by piece."""
+    def elements(self, w: str, r: str, payload: Payload, first: int = 0, to: int | None = None) -> Iterator[Items]:
+        """The elements `first` up to `to` of the data that a record has or names, piece by piece.
+
+        Raises: NotFound, also between two pieces, if it is cleaned away.
+        """
         if payload.chunks is None:
             items = Items.parse(payload.inline) if bytes(payload.inline) else EMPTY
             yield items.cut(first, len(items) if to is None else to)

@@ -15,13 +15,12 @@ import msgspec
 from mr.codec import Items
 from mr.errors import NotFound
 from mr.model import ids
-from mr.model.invocation import ErrorReport
-from mr.model.message import Level
+from mr.model.invocation import ErrorReport, Manifest
 from mr.rules import fan_out
 from mr.services.datasets import Datasets
 from mr.services.excerpts import PAIRS, Excerpt, excerpt
 from mr.services.tracing import Tracing
-from mr.services.tree import Node, State, Tree, has_reduce, singly
+from mr.services.tree import Node, Seen, State, Tree, has_reduce, singly
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,23 +57,26 @@ class Dump:
 
         Raises: RequestNotFound; StoreUnavailable.
         """
-        tree = self._tracing.tree(w, r)
+        seen = self._tracing.read(w, r)
+        tree = seen.tree()
         if tree.root is None:
             return tree, iter(())
-        return tree, _Walk(self._datasets, tree, limit).below(None, ids.ROOT, [tree.root])
+        return tree, _Walk(self._datasets, seen, tree, limit).below(None, ids.ROOT, [tree.root])
 
 
 class _Walk:
     """One way through a tree."""
 
-    def __init__(self, datasets: Datasets, tree: Tree, limit: int | None) -> None:
-        self._datasets, self._tree, self._limit = datasets, tree, limit
-        self._w, self._r = tree.workflow, tree.request_id
+    def __init__(self, datasets: Datasets, seen: Seen, tree: Tree, limit: int | None) -> None:
+        self._datasets, self._manifests, self._limit = datasets, seen.manifests, limit
+        self._w, self._r, self._reducers = seen.w, seen.r, tree.reducers
 
     def below(self, parent: Node | None, p: str, nodes: list[Node]) -> Iterator[Visit]:
         """The children of the mapper at `p`, each with what is below it."""
-        arguments = self._arguments(p)
-        results = self._results(p, sum(node.alike for node in nodes))
+        if not nodes:
+            return
+        manifest = self._manifests[p]
+        arguments, results = self._arguments(manifest), self._results(p, manifest)
         for node, argument, result in zip(singly(nodes), arguments, results, strict=False):
             yield self._map(node, parent, argument, result)
             yield from self.below(node, node.path, node.children)
@@ -105,7 +107,7 @@ class _Walk:
             relation="reduced",
             path=f"{node.path}.r",
             step=node.step,
-            handler=self._tree.reducers.get(node.step, ""),
+            handler=self._reducers.get(node.step, ""),
             state=reduce.state if reduce is not None else node.state,
             parent_path=node.path,
             parent_step=node.step,
@@ -117,10 +119,10 @@ class _Walk:
 
     # -- data ---------------------------------------------------------------------------------------------------------
 
-    def _arguments(self, p: str) -> Iterator[Excerpt | None]:
+    def _arguments(self, manifest: Manifest) -> Iterator[Excerpt | None]:
         """The arguments of the children in order, and None for ever where they end."""
         try:
-            for items in self._datasets.every_argument(self._w, self._r, p):
+            for items in self._datasets.elements(self._w, self._r, manifest.args):
                 for document in items:
                     yield self._one(document)
         except NotFound:
@@ -128,18 +130,13 @@ class _Walk:
         while True:
             yield None
 
-    def _results(self, p: str, count: int) -> Iterator[Excerpt | None]:
+    def _results(self, p: str, manifest: Manifest) -> Iterator[Excerpt | None]:
         """The results of the children in order, None where there is none."""
-        manifest = self._datasets.manifest(self._w, self._r, p)
-        if manifest is None:
-            yield from (None for _ in range(count))
-            return
-        level = Level(manifest.count, manifest.slice, manifest.step or "")
-        for number in range(fan_out.slices(level.count, level.slice)):
-            yield from self._slice(p, number, level)
+        for number in range(fan_out.slices(manifest.count, manifest.slice)):
+            yield from self._slice(p, number, manifest)
 
-    def _slice(self, p: str, number: int, level: Level) -> Iterator[Excerpt | None]:
-        start, stop = fan_out.bounds(number, level.slice, level.count)
+    def _slice(self, p: str, number: int, manifest: Manifest) -> Iterator[Excerpt | None]:
+        start, stop = fan_out.bounds(number, manifest.slice, manifest.count)
         pieces = self._datasets.whole_slice(self._w, self._r, p, number)
         if pieces is None:
             for child in range(start, stop):
@@ -156,9 +153,10 @@ class _Walk:
 
     def _combined(self, node: Node) -> Excerpt | None:
         """What a mapper returned that was, or is to be, reduced by itself."""
-        if node.children_total is not None or node.reduce is None:
+        manifest = self._manifests.get(node.path)
+        if manifest is None or manifest.step is not None:
             return None
-        rows = self._datasets.rows(self._w, self._r, node.path)
+        rows = self._datasets.elements(self._w, self._r, manifest.data)
         return excerpt((("rows", items) for items in rows), self._limit)
 
     def _one(self, document: bytes) -> Excerpt | None:
