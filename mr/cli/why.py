@@ -13,9 +13,10 @@ from mr.cli.names import request_argument
 from mr.cli.output import age, document, json_option, say
 from mr.cli.session import opened
 from mr.cli.status import WRITER_ADVICE
+from mr.model.capability import requirement
 from mr.model.invocation import ErrorReport
 from mr.model.request import RequestState
-from mr.services.waits import Answer, Wait
+from mr.services.waits import GENERAL, Answer, Wait
 
 SHOWN_MAX = 8
 TEXT_MAX = 200
@@ -63,8 +64,8 @@ def advice(answer: Answer) -> str:
     if first.how == "unserved" and first.kind == "write":
         return WRITER_ADVICE
     if first.how == "unserved":
-        general = first.capability in ("", "general")
-        return "mr worker" if general else f"mr worker --capabilities {first.capability}"
+        general = first.capability in ("", GENERAL)
+        return "mr worker" if general else f"mr worker --capabilities {requirement(first.capability).example}"
     if first.attempts and first.kind in ("map", "reduce"):
         return f"mr invocation show {r}.{first.path}"
     if first.how == "running":
@@ -146,7 +147,7 @@ def _nobody(answer: Answer, wait: Wait) -> str:
         return "cannot go on: no worker runs"
     if wait.kind == "write":
         return f"waits to be written, and none of {answer.workers} workers writes"
-    return f"need{'s' if wait.count == 1 else ''} capability {wait.capability}, which no worker offers"
+    return f"wait{'s' if wait.count == 1 else ''} in vain: {wait.lacks}"
 
 
 def _since(wait: Wait) -> str:

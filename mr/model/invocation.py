@@ -122,8 +122,8 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a live worker says of itself: `workers/<worker>`, under its lease.
 
     `holds` lists what it has been running for over a second: `<workflow>/<request>/<path>` of manifests. With
-    `serves_all` it takes on new workflows by itself, and `workflows` may be a moment behind. `writer` is the name of the
-    result writer that it has; it writes results exactly if that is not empty.
+    `serves_all` it takes on new workflows by itself, and `workflows` may be a moment behind. `writer` is the name of
+    the result writer that it has; it writes results exactly if that is not empty.
     """
 
     host: str

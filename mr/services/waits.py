@@ -25,7 +25,8 @@ from mr.ports.store import Store
 from mr.rules import keys
 from mr.rules.fan_in import Due
 from mr.services.entities import entries
-from mr.services.fleet import Fleet, seconds_since, serves, writes
+from mr.services.fleet import Fleet, seconds_since
+from mr.services.placement import nobody, serves, writes
 from mr.services.prints import Printed, Prints
 from mr.services.sweeper import due_of, receipt_of, topic_of
 from mr.services.tracing import Tracing
@@ -34,6 +35,9 @@ from mr.services.tree import Seen
 Kind = Literal["map", "reduce", "write", "end"]
 How = Literal["unserved", "lost", "delayed", "queued", "taken", "running"]
 ORDER: tuple[How, ...] = ("unserved", "lost", "delayed", "running", "taken", "queued")
+
+GENERAL = "general"
+"""What is taken to be required where the definitions cannot be read."""
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +51,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
             running   the `workers` have it in hand
             Where the broker does not answer, `queued` without `ahead`.
     `since` is when it became due, or was published last; empty where nothing tells. `printed` is the last line that
-    the last failed attempt printed.
+    the last failed attempt printed; `lacks` says, where nobody offers the capability, who comes nearest.
     """
 
     kind: Kind
@@ -61,6 +65,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     workers: list[str] = []
     serving: int = 0
+    lacks: str = ""
     ahead: int | None = None
     attempts: list[ErrorReport] = []
     printed: str = ""
@@ -187,7 +192,7 @@ class _Look:
         if kind == "write":
             holders, serving = [], sum(1 for record in self._workers.values() if writes(record, w))
         else:
-            serving = sum(1 for record in self._workers.values() if serves(record, w, capability or "general"))
+            serving = sum(1 for record in self._workers.values() if serves(record, w, capability or GENERAL))
         since = receipt.at if receipt is not None else self._due_at(due)
         attempts = self._attempts(kind, path)
         return topic, Wait(
@@ -202,6 +207,7 @@ class _Look:
             seconds=seconds_since(since, self._now) if since else None,
             workers=[f"{name} on {self._workers[name].host}" for name in holders],
             serving=serving,
+            lacks="" if serving or not capability else str(nobody(w, capability, self._workers)),
             attempts=attempts,
             printed=_last_line(attempts[-1].output) if attempts else "",
         )

@@ -16,7 +16,7 @@ def test_every_error_has_a_status_code() -> None:
     expected = {
         404: {"InvalidName", "UnknownWorkflow", "UnknownJob", "RequestNotFound", "NotFound"},
         400: {"InvalidDocument", "InvalidArguments", "ValueRefused"},
-        503: {"StoreUnavailable", "StoreFull", "BrokerUnavailable", "VersionConflict"},
+        503: {"StoreUnavailable", "StoreFull", "BrokerUnavailable", "PictureUnavailable", "VersionConflict"},
     }
     found = {name: status_of(kind.__new__(kind)) for name, kind in kinds.items() if kind is not StoreUnavailable}
     for status, names in expected.items():

@@ -83,7 +83,9 @@ def test_a_capability_that_nobody_offers_is_named_with_what_to_start(parts: Part
     answer, wait = asked(parts, r)
     assert (wait.how, wait.path, wait.count, wait.capability) == ("unserved", "0.16", 4, "general")
     assert advice(answer) == "mr worker"
-    assert "0.16 and 3 more (map of step count, handler count) need capability general, which no worker" in told(r)
+    assert (
+        "0.16 and 3 more (map of step count, handler count) wait in vain: nobody offers general; nearest: h9" in told(r)
+    )
 
 
 def test_without_any_worker_that_is_what_is_said(parts: Parts) -> None:
