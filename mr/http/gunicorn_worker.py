@@ -13,6 +13,7 @@ Nobody holds a place for ever: whoever takes too long to ask is left, and so is 
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -21,9 +22,13 @@ from typing import Any
 
 import gevent
 from gevent import socket
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.wsgi import Response
+from gunicorn.util import close
 from gunicorn.workers.ggevent import GeventWorker
 
 from mr.http.app import EXTENSION
+from mr.http.heads import Heads, Known, Parser
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +40,14 @@ SEND_S = 60.0
 """How long a client may take for one piece of its answer, of half a megabyte at most."""
 
 
+_ELABORATE = (
+    *("certfile", "keyfile", "ssl_context", "protocol", "proxy_protocol", "http2_cleartext"),
+    *("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "logger_class", "statsd_host", "syslog"),
+    *("pre_request", "post_request", "max_requests"),
+)
+"""Settings of gunicorn that have a say in each connection or request: where one is used, gunicorn serves alone."""
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
     """One process of the front end."""
 
@@ -43,6 +56,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._idle: set[_Patience] = set()
+        self._heads = Heads()
+        settings = self.cfg.settings
+        self._is_plain = bool(self.cfg.keepalive) and all(
+            settings[name].get() == settings[name].default for name in _ELABORATE if name in settings
+        )
 
     def patch(self) -> None:
         """Make the listening sockets cooperative, and nothing else."""
@@ -67,15 +85,72 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
         """How long a connection may take to begin a request and send its headers."""
         return _Patience(self.cfg.keepalive if self.alive else IDLE_S, self._idle)
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection, as gunicorn does, but with a parser that knows heads again."""
+        if not self._is_plain:
+            super().handle(listener, client, addr)
+            return
+        request = None
+        try:
+            client.setblocking(True)
+            name = listener.getsockname()
+            parser = Parser(self.cfg, client, addr, name, self._heads)
+            while True:
+                request = None
+                with self.timeout_ctx():
+                    request = next(parser)
+                if request is None:
+                    break
+                self.handle_request(name, request, client, addr)
+        except (NoMoreData, StopIteration):
+            pass  # the client is done, or the last answer said that it must be
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                self.log.exception("Socket error processing request.")
+        except BaseException as error:
+            self.handle_error(request, client, addr, error)
+        finally:
+            close(client)
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serve one request. Whoever does not take the answer is left; its result stays for another time."""
         # For sending it is the time of a whole piece. The body of the request has a shorter time of its own.
         sock.settimeout(SEND_S)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            if isinstance(req, Known):
+                self._serve(req, sock)
+            else:
+                super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:
             _log.warning("a client at %s did not take its answer: nothing was read for %g s", addr, SEND_S)
             raise StopIteration from None  # the caller closes the connection, as at the end of any other
+
+    def _serve(self, request: Known, sock: Any) -> None:
+        """What gunicorn's `handle_request` does, without the hooks and logs that nobody has asked for."""
+        joined = _Joined(sock)
+        response = Response(request, joined, self.cfg)
+        if not self.alive:
+            response.force_close()
+        try:
+            pieces = self.wsgi(request.environ, response.start_response)
+            try:
+                for piece in pieces:
+                    response.write(piece)
+                response.close()
+                joined.flush()
+            finally:
+                if hasattr(pieces, "close"):
+                    pieces.close()
+        except OSError:
+            raise
+        except Exception:
+            if not joined.has_sent:
+                raise
+            # The answer has begun, so that no other one can be given: the client must see that it breaks off.
+            self.log.exception("Error handling request")
+            raise StopIteration from None
+        if response.should_close():
+            raise StopIteration
 
     def _drain(self) -> None:
         idle = list(self._idle)
@@ -85,6 +160,30 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
         gevent.sleep(IDLE_S)
         for patience in idle:
             gevent.get_hub().loop.run_callback(patience.end)
+
+
+class _Joined:
+    """The socket of one answer, on which the head goes out together with the beginning of the body."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._head: bytes | None = None
+        self.has_sent = False
+
+    def sendall(self, data: bytes) -> None:
+        """Send, unless it is the head."""
+        if self._head is None:
+            self._head = data
+            return
+        self.has_sent = True
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._sock.sendall(data)
+
+    def flush(self) -> None:
+        """Send a head that nothing followed."""
+        if self._head:
+            self.sendall(b"")
 
 
 class _Patience(gevent.Timeout):  # type: ignore[misc]  # gevent brings no types

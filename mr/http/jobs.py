@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import select
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -167,6 +168,8 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
     Raises: RequestEntityTooLarge, RequestTimeout; ClientError if it breaks off.
     """
     length = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
+    if isinstance(environ["wsgi.input"], io.BytesIO):  # it came together with the head
+        return read_limited(environ["wsgi.input"], length, limit)
     with gevent.Timeout(BODY_S, RequestTimeout(f"the body did not arrive in {BODY_S:g} s")):
         return read_limited(environ["wsgi.input"], length, limit)
 
