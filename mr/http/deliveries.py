@@ -79,7 +79,8 @@ class Deliveries:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="deliveries", daemon=True)
                 self._thread.start()
-        self._something.set()
+        if not self._something.is_set():  # setting it takes a lock, and this is done for each answer
+            self._something.set()
 
     def _run(self) -> None:
         while not self._closed.is_set():

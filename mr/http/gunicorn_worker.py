@@ -17,6 +17,7 @@ import errno
 import logging
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -46,6 +47,8 @@ _ELABORATE = (
     *("pre_request", "post_request", "max_requests"),
 )
 """Settings of gunicorn that have a say in each connection or request: where one is used, gunicorn serves alone."""
+
+SMALL_BYTES = 16 * 1024
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
@@ -82,8 +85,18 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
         gevent.spawn(self._drain)
 
     def timeout_ctx(self) -> _Patience:
-        """How long a connection may take to begin a request and send its headers."""
-        return _Patience(self.cfg.keepalive if self.alive else IDLE_S, self._idle)
+        """How long a connection may take to begin a request and send its headers; looked after once a second."""
+        return _Patience(self, self._idle)
+
+    def patience_s(self) -> float:
+        """How long that is now."""
+        return float(self.cfg.keepalive) if self.alive else IDLE_S
+
+    def notify(self) -> None:
+        """Called once a second: tell the master that we live, and leave those who have taken too long."""
+        super().notify()
+        now = time.monotonic()
+        self._leave([patience for patience in self._idle if patience.ends_at <= now])
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection, as gunicorn does, but with a parser that knows heads again."""
@@ -95,9 +108,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
             client.setblocking(True)
             name = listener.getsockname()
             parser = Parser(self.cfg, client, addr, name, self._heads)
+            patience = self.timeout_ctx()
             while True:
                 request = None
-                with self.timeout_ctx():
+                with patience:
                     request = next(parser)
                 if request is None:
                     break
@@ -158,6 +172,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
         if app is not None:
             app.extensions[EXTENSION].drain()
         gevent.sleep(IDLE_S)
+        self._leave(idle)
+
+    def _leave(self, idle: list[_Patience]) -> None:
         for patience in idle:
             gevent.get_hub().loop.run_callback(patience.end)
 
@@ -178,7 +195,10 @@ class _Joined:
         self.has_sent = True
         if self._head:
             data, self._head = self._head + data, b""
-        self._sock.sendall(data)
+        # `sendall` asks the kernel for the size of its buffer first, which a small answer fits anyway.
+        rest = data[self._sock.send(data) :] if len(data) <= SMALL_BYTES else data
+        if rest:
+            self._sock.sendall(rest)
 
     def flush(self) -> None:
         """Send a head that nothing followed."""
@@ -186,13 +206,17 @@ class _Joined:
             self.sendall(b"")
 
 
-class _Patience(gevent.Timeout):  # type: ignore[misc]  # gevent brings no types
-    """A timeout that ends its block silently, and can be found while the block runs."""
+class _Patience(BaseException):
+    """A timeout of one connection that ends its block silently, and may be entered again and again.
 
-    def __init__(self, seconds: float, register: set[_Patience]) -> None:
-        super().__init__(seconds, False)
+    It has no timer of its own: that would cost each request more than reading it does.
+    """
+
+    def __init__(self, worker: Worker, register: set[_Patience]) -> None:
+        super().__init__()
+        self._worker, self._register = worker, register
         self._greenlet = gevent.getcurrent()
-        self._register = register
+        self.ends_at = 0.0
 
     def end(self) -> None:
         """Let the time be over, if the block still runs. Called by the event loop, as timers are."""
@@ -200,11 +224,10 @@ class _Patience(gevent.Timeout):  # type: ignore[misc]  # gevent brings no types
             self._greenlet.throw(self)
 
     def __enter__(self) -> _Patience:
+        self.ends_at = time.monotonic() + self._worker.patience_s()
         self._register.add(self)
-        entered: _Patience = super().__enter__()
-        return entered
+        return self
 
-    def __exit__(self, *raised: Any) -> bool | None:
+    def __exit__(self, kind: object, raised: object, trace: object) -> bool:
         self._register.discard(self)
-        silenced: bool | None = super().__exit__(*raised)
-        return silenced
+        return raised is self

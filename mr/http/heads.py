@@ -67,6 +67,7 @@ class Parser(RequestParser):  # type: ignore[misc]  # gunicorn brings no types
 
     def __init__(self, cfg: Any, connection: Any, peer: Any, listener: Any, heads: Heads) -> None:
         super().__init__(cfg, connection, peer)
+        self.mesg: Any = None
         self._connection, self._peer, self._listener, self._heads = connection, peer, listener, heads
         host = peer if isinstance(peer, str | bytes) else peer[0]
         self._prefix = f"{listener} {host!r}\n".encode()
@@ -112,7 +113,7 @@ class Parser(RequestParser):  # type: ignore[misc]  # gunicorn brings no types
             request.body = request.environ["wsgi.input"] = Body(LengthReader(self.unreader, size))
         else:
             self.unreader.unread(body[size:])
-            self.mesg = None
+            self.mesg = None  # nothing is left of it
             request.environ["wsgi.input"] = io.BytesIO(body[:size])
         return request
 

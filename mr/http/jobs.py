@@ -18,11 +18,12 @@ from mr.errors import InvalidArguments, MrError, NobodyOffers, RequestFailed, St
 from mr.http import answers
 from mr.http.errors import JSON, ClientError, may_exist
 from mr.http.front_end import FrontEnd
+from mr.http.grouped import Call
 from mr.http.replies import Waiter
 from mr.model import ids, names
 from mr.model.capability import requirement
 from mr.model.request import Reply, Request, RequestState
-from mr.services.acceptance import Posting
+from mr.services.acceptance import Accepted, Posting
 from mr.services.placement import Placement
 
 BODY_S = 30.0
@@ -106,14 +107,18 @@ class Posted:
         if self._strict and (unplaced := self._place().initial) is not None:
             raise NobodyOffers(str(unplaced), hint=f"mr worker --capabilities {requirement(unplaced.required).example}")
         if not self._blocking:
-            self._accept(posting)
+            self._accepted(front_end.accepting.begin(posting))
             self._place()
             return None
         with front_end.room.expect(r) as waiter:
-            self._accept(posting)
+            # Mostly the reply is the first that comes, and where there is one the request was accepted.
+            call = front_end.accepting.begin(posting, waiter.leave)
             reply = waiter.wait(min(PLACE_AFTER_S, front_end.settings.wait_max_s))
-            if reply is None and self._place().initial is None:
-                reply = wait(front_end, waiter, self._environ, w, r)
+            if reply is None:
+                self._accepted(call)
+                if self._place().initial is None:
+                    reply = wait(front_end, waiter, self._environ, w, r)
+        self.request_id = r
         if reply is not None and (reply.state is not RequestState.SUCCEEDED or reply.is_written):
             front_end.deliveries.forget(w, r)
         return reply
@@ -123,9 +128,10 @@ class Posted:
         self.warning = str(placement)
         return placement
 
-    def _accept(self, posting: Posting) -> None:
+    def _accepted(self, call: Call[Posting, Accepted]) -> None:
+        """See that the request was accepted. Raises: MrError."""
         try:
-            self._front_end.accepting.call(posting)
+            self._front_end.accepting.finish(call)
         except MrError as error:
             if may_exist(error):
                 self.request_id = self.new_id

@@ -50,9 +50,13 @@ class Waiter:
         self._called.wait(timeout_s)
         return self._reply
 
-    def call(self, reply: Reply | None) -> None:
-        """End the wait. Called in the loop of the waiter only."""
+    def call(self, reply: Reply) -> None:
+        """End the wait with a reply. Called in the loop of the waiter only."""
         self._reply = reply
+        self._called.set()
+
+    def leave(self) -> None:
+        """End the wait, without a reply unless there is one already. Called in the loop of the waiter only."""
         self._called.set()
 
 
@@ -97,7 +101,7 @@ class WaitingRoom:
         """Send everybody home, and those who come from now on. Called in the event loop."""
         self.is_draining = True
         for waiter in list(self._waiters.values()):
-            waiter.call(None)
+            waiter.leave()
 
     def close(self) -> None:
         """Stop watching. Twice is harmless."""
