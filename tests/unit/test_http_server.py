@@ -26,10 +26,12 @@ DEADLINE_S = 20.0
 POST = b"POST /job/w/j?blocking=0 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 PROGRAM = """
 import os, sys
-from mr.http import gunicorn_worker
+from mr.http import gunicorn_config, gunicorn_worker
 from mr.http.server import serve
 from mr.settings import Settings
 gunicorn_worker.SEND_S = float(os.environ.pop("SEND_S", "60"))
+gunicorn_config.keepalive = int(os.environ.pop("KEEPALIVE", "15"))
+gunicorn_config.max_requests = int(os.environ.pop("MAX_REQUESTS", "0"))
 code = serve(Settings.from_env(os.environ), {bind!r}, on_ready=lambda addresses: print(addresses[0], flush=True))
 print("served", code, flush=True)
 sys.exit(code)
@@ -211,6 +213,19 @@ def test_a_client_that_does_not_take_its_answer_is_left_and_its_result_stays(tmp
         assert lazy.recv(100).startswith(b"HTTP/1.1 200")
         until(lambda: not server.connections())
         assert len(server.ask("GET", f"/request/w/{r}/result")[1]["result"]["pairs"]) == 50
+
+
+def test_who_takes_too_long_to_ask_is_left(tmp_path: Path) -> None:
+    with serving(tmp_path, KEEPALIVE="1") as server:
+        before, within, after = server.raw(b""), server.raw(b"POST /job/w/j HT"), server.connect()
+        waiting = server.blocking()
+        after.request("GET", "/livez")
+        assert answer_on(after)[0].status == 200
+        for silent in (before, within, after.sock):
+            assert silent.recv(1) == b"", "whoever does not ask must be hung up on"
+        (r,) = server.ids()
+        server.finish(r, ("a", 1))
+        assert answer_on(waiting)[1] == {"result": {"pairs": [["a", 1]]}}, "whoever waits is not idle"
 
 
 def test_a_body_in_chunks_is_read_and_limited(server: Server) -> None:
