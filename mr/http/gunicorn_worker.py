@@ -5,6 +5,9 @@ switch point, and blocking C code (SQLite) still stops all clients. Here only wh
 listening sockets are gevent's, and so are the connections that they accept. Everything else runs in native threads
 (`threads.py`).
 
+A request whose head was seen before is served without gunicorn's parser (`heads.py`), by the same application, and
+its answer is gunicorn's too.
+
 At the end (SIGTERM, SIGINT) waiting clients are answered with the ids of their requests, connections on which no
 request has begun are closed, and what is being answered is finished.
 
@@ -165,6 +168,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn brings no types
             finally:
                 if hasattr(pieces, "close"):
                     pieces.close()
+        except (gevent.GreenletExit, SystemExit):
+            raise StopIteration from None  # the process ends and waits no longer
         except OSError:
             raise
         except Exception:

@@ -51,7 +51,7 @@ class Heads:
 class Known:
     """A request whose head was known, with a copy of its environment. For gunicorn it is a request like any other."""
 
-    method, version, headers = "POST", (1, 1), ()
+    method, version = "POST", (1, 1)
     body: Any = None
 
     def __init__(self, environ: Environ) -> None:
