@@ -14,7 +14,7 @@ from gunicorn.config import Config
 
 from mr.http import heads
 from mr.http.heads import Heads, Known, Parser
-from tests.unit.front_ends import fails, succeeds, succeeds_in_chunks, worker
+from tests.unit.front_ends import Ending, fails, succeeds, succeeds_in_chunks, worker
 from tests.unit.test_http_server import DEADLINE_S, Server, serving, until
 
 LINE = b"POST /job/w/j?blocking=0 HTTP/1.1\r\n"
@@ -285,17 +285,23 @@ def test_a_head_in_many_pieces_is_read_as_in_one(servers: tuple[Server, Server])
     assert answers(knowing, POST[:50], POST[50:] + POST[:100], POST[100:]) == whole
 
 
+def in_turn(endings: list[Ending]) -> Ending:
+    """The first request ends as the first one says, and so on."""
+    left = iter(endings)
+
+    def ending(*what: Any) -> None:
+        next(left)(*what)
+
+    return ending
+
+
 def test_results_are_answered_as_by_gunicorn_alone(tmp_path: Path) -> None:
     post = POST.replace(b"?blocking=0", b"")
     endings = [succeeds(("a", 1)), fails(), succeeds_in_chunks(*[[["b", "x" * 90_000]]] * 8)]
     answered = []
     for name, variables in (("knowing", {}), ("plain", {"MAX_REQUESTS": "1000000"})):
         (tmp_path / name).mkdir()
-        left = iter(2 * endings)
-        with (
-            serving(tmp_path / name, **variables) as server,
-            worker(server.parts, lambda *end, left=left: next(left)(*end)),
-        ):
+        with serving(tmp_path / name, **variables) as server, worker(server.parts, in_turn(2 * endings)):
             connection = server.connect()
             connection.connect()
             for _ in range(2 * len(endings)):  # what was new in the first round is known in the second

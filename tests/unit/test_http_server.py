@@ -114,6 +114,7 @@ def until(condition: Callable[[], Any]) -> Any:
 @contextmanager
 def serving(folder: Path, bind: str = "127.0.0.1:0", **variables: str) -> Iterator[Server]:
     parts = front_ends.parts(folder)
+    front_ends.enlist(parts.store)
     environment = {**os.environ, "MR_STORE": f"sqlite:///{folder}/mr.db", **variables}
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(bind=bind)],
