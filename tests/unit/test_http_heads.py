@@ -318,11 +318,10 @@ def test_results_are_answered_as_by_gunicorn_alone(tmp_path: Path) -> None:
 def test_the_end_lets_go_of_known_clients(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         post = POST.replace(b"?blocking=0", b"")
-        # The first one is parsed by gunicorn, the others are known.
-        clients = []
-        for number in range(3):
-            clients.append(server.raw(post))
-            until(lambda number=number: server.count() == number + 1)
+        clients = [server.raw(post)]
+        until(lambda: server.count() == 1)
+        clients += [server.raw(post), server.raw(post)]  # the head of these is known
+        until(lambda: server.count() == 3)
         server.process.terminate()
         for client in clients:
             received = b""
