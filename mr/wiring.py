@@ -63,12 +63,14 @@ class Parts:
             from mr.adapters.stores.sqlite import SqliteStore
 
             return SqliteStore(self._file)
-        if url.kind == "etcd3":
-            from mr.adapters.stores.etcd3 import Etcd3Store
+        endpoints = [str(endpoint) for endpoint in url.endpoints]
+        if url.kind == "etcd2":
+            from mr.adapters.stores.etcd2 import Etcd2Store
 
-            endpoints = [str(endpoint) for endpoint in url.endpoints]
-            return Etcd3Store(endpoints, username=url.username, password=url.password, tls=url.tls)
-        raise ConfigError([f"MR_STORE: expected sqlite or etcd3, {url.kind} is not built yet"])
+            return Etcd2Store(endpoints, username=url.username, password=url.password, tls=url.tls)
+        from mr.adapters.stores.etcd3 import Etcd3Store
+
+        return Etcd3Store(endpoints, username=url.username, password=url.password, tls=url.tls)
 
     @cached_property
     def maintain(self) -> Callable[[], None] | None:

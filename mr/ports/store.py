@@ -110,11 +110,14 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `transactions`: several keys at once. Without it a transaction may concern one key only, and counts and reads
     are taken a moment later.
+    `keys_nest`: a key may stand beside others that go on from it, `a` beside `a/b`. Without it the second of the
+    two is refused with ValueRefused.
     `carries_messages`: `Transaction.messages` are published with it.
     `lease_ttl_min_s`: the shortest lease it can give.
     """
 
     transactions: bool = True
+    keys_nest: bool = True
     carries_messages: bool = False
     lease_ttl_min_s: float = 1.0
 

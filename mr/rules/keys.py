@@ -189,3 +189,8 @@ def replies(front_end: str, r: str = "") -> str:
 
 def worker(name: str) -> str:
     return f"workers/{name}"
+
+
+def lock(key: str) -> str:
+    """Held while several keys change together with this one, on a store without transactions."""
+    return f"locks/{key}"

@@ -27,11 +27,12 @@ from mr.errors import DefinitionError, StoreUnavailable, UnknownWorkflow, Versio
 from mr.model.definitions import DefinitionSet
 from mr.model.handler import Handler, HandlerRecord
 from mr.model.workflow import Workflow
-from mr.ports.store import Absent, At, Delete, Put, Store, Transaction
+from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
 from mr.rules import definitions as rule
 from mr.rules import keys
 from mr.services.entities import Entities, entries
 from mr.services.library import Library, batches
+from mr.services.lock import locked
 
 _log = logging.getLogger(__name__)
 
@@ -170,9 +171,23 @@ class Definitions:
     def commit(self, transaction: Transaction) -> bool:
         """Apply a change of definitions; False if its conditions do not hold. All changes pass here.
 
-        A store without transactions would write the operations one by one under a short-lived lock key, the
-        workflow's record last; this is the place for it.
+        Without transactions the operations go one by one under a lock, and what the condition is about, which is the
+        workflow's record, last. A change that is cut off leaves content that nobody names, or records of jobs and
+        steps that are ahead of their set; requests go by the set.
         """
+        if self._store.abilities.transactions:
+            return self._commit(transaction)
+        (condition,) = transaction.conditions
+        with locked(self._store, condition.key):
+            if not self._stands(condition):
+                return False
+            for operation in transaction.operations:
+                if operation.key != condition.key:
+                    self._commit(Transaction(operations=[operation]))
+            last = [operation for operation in transaction.operations if operation.key == condition.key]
+            return self._commit(Transaction(conditions=[condition], operations=last))
+
+    def _commit(self, transaction: Transaction) -> bool:
         for tried in range(1, COMMIT_TRIES + 1):
             try:
                 applied = self._store.commit(transaction).succeeded
@@ -183,6 +198,9 @@ class Definitions:
             # Refused after an attempt whose outcome nobody knows: perhaps by what that attempt itself wrote.
             return applied or (tried > 1 and self._holds(transaction))
         raise AssertionError("the loop returns or raises")
+
+    def _stands(self, condition: Absent | Equals | At) -> bool:
+        return self._store.commit(Transaction(conditions=[condition])).succeeded
 
     def _holds(self, transaction: Transaction) -> bool:
         for operation in transaction.operations:

@@ -67,7 +67,9 @@ class Library:
                     f"{key} has {len(value)} bytes; the store takes {self._store.limits.value_bytes}",
                     hint="fewer handlers in one workflow, or a shorter source",
                 )
-        for batch in batches([Put(key, value) for key, value in content.items()], self._store.limits):
+        puts = [Put(key, value) for key, value in content.items()]
+        together = self._store.abilities.transactions
+        for batch in batches(puts, self._store.limits) if together else ([put] for put in puts):
             self._store.commit(Transaction(operations=batch))
 
     def _read(self, key: str, kind: type[T]) -> T:

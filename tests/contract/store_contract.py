@@ -128,7 +128,24 @@ class StoreContract:
         assert store.commit(Transaction(conditions=[Equals("a", b"")])).succeeded
         assert not store.commit(Transaction(conditions=[Absent("a")])).succeeded
 
-    @pytest.mark.parametrize("key", ["ä/ö ü", "日本/語", "😀", 'quote"\\back', "per%cent", "a b\tc", "z\uffee"])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *(
+                "ä/ö ü",
+                "日本/語",
+                "😀",
+                'quote"\\back',
+                "per%cent",
+                "a b\tc",
+                "z\uffee",
+                "_hidden/_too",
+                "~",
+                "~2E/~7E",
+            ),
+            *("./..", "a/./b", "a/../b", "a//b", "a/", "q?x=1&y#z;", "+ plus", "nul\0", "line\nline", "[::1]:80"),
+        ],
+    )
     def test_keys_may_be_any_text(self, store: Store, key: str):
         put(store, key, key.encode())
         assert value(store, key) == key.encode()
@@ -235,18 +252,35 @@ class StoreContract:
     # Ranges
 
     def test_a_range_is_in_the_order_of_utf8_bytes(self, store: Store):
-        names = ["b", "a", "a/10", "a/2", "a1", "B", "ä", "😀", "\uffee", "~"]
+        names = ["b", "a/10", "a/2", "a1", "B", "ä", "😀", "\uffee", "~", "~2E", ".", "_a/_", "a//b"]
         for name in names:
             put(store, name)
         assert keys(store, "") == sorted(names, key=str.encode)
 
     def test_a_prefix_that_ends_in_a_slash_matches_nothing_beside_it(self, store: Store):
-        for name in ("a", "a/", "a/1", "a/1/2", "a0", "a1", "a1/1", "b/1"):
+        for name in ("a/", "a/1", "a/2/3", "a0", "a1/1", "b/1"):
             put(store, name)
-        assert keys(store, "a/") == ["a/", "a/1", "a/1/2"]
+        assert keys(store, "a/") == ["a/", "a/1", "a/2/3"]
         assert store.count("a/") == 3
-        assert keys(store, "a") == ["a", "a/", "a/1", "a/1/2", "a0", "a1", "a1/1"]
+        assert keys(store, "a") == ["a/", "a/1", "a/2/3", "a0", "a1/1"]
         assert keys(store, "c") == []
+
+    def test_a_key_and_those_that_go_on_from_it_stand_together_or_the_second_is_refused(self, store: Store):
+        put(store, "a")
+        put(store, "b/1")
+        if store.abilities.keys_nest:
+            put(store, "a/1")
+            put(store, "b")
+            assert keys(store, "") == ["a", "a/1", "b", "b/1"]
+            return
+        for key in ("a/1", "b"):
+            for conditions in ([], [Absent(key)]):
+                with pytest.raises(ValueRefused, match=key):
+                    store.commit(Transaction(conditions=conditions, operations=[Put(key, b"")]))
+            assert store.get(key) is None
+            assert not store.commit(Transaction(conditions=[At(key, 1)], operations=[Put(key, b"")])).succeeded
+            assert store.commit(Transaction(operations=[Delete(key)])).succeeded
+        assert keys(store, "") == ["a", "b/1"]
 
     @pytest.mark.parametrize("prefix", ["z\U0010ffff", "\ud7ff", "\U0010ffff", "a\x7f"])
     def test_a_prefix_may_end_in_the_last_character_of_its_kind(self, store: Store, prefix: str):
@@ -484,7 +518,7 @@ class StoreContract:
         revision = put(store, "a", b"one")
         again = reopen()
         assert again.get("a") == Entry("a", b"one", revision, revision)
-        assert again.revision() == revision
+        assert again.revision() >= revision  # a server may write something of its own when it starts
         assert put(again, "b") > revision
 
     def test_a_watch_over_a_restart_misses_nothing(self, store: Store, reopen: Callable[[], Store]):
