@@ -108,15 +108,15 @@ def start_embedded(processes: Processes, folder: Path, environ: dict[str, str]) 
     wait_for("mr dev", lambda: listens(port), processes)
 
 
-def start_cluster(processes: Processes, folder: Path, environ: dict[str, str]) -> None:
-    """A store and a broker as a team would run them, and two workers that differ."""
+def start_cluster(processes: Processes, folder: Path, environ: dict[str, str], api: int) -> None:
+    """A store, by that API of etcd, and a broker as a team would run them, and two workers that differ."""
     client, peer, tcp, http, web = (free_port() for _ in range(5))
     processes.start(
         "etcd",
         ["etcd", "--data-dir", str(folder / "etcd"),
          "--listen-client-urls", f"http://127.0.0.1:{client}", "--advertise-client-urls", f"http://127.0.0.1:{client}",
          "--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
-         "--initial-cluster", f"default=http://127.0.0.1:{peer}"],
+         "--initial-cluster", f"default=http://127.0.0.1:{peer}", *(["--enable-v2"] if api == 2 else [])],
         environ,
     )  # fmt: skip
     (folder / "nsq").mkdir()
@@ -128,7 +128,7 @@ def start_cluster(processes: Processes, folder: Path, environ: dict[str, str]) -
     )  # fmt: skip
     wait_for("etcd", lambda: listens(client), processes)
     wait_for("nsqd", lambda: listens(http), processes)
-    environ["MR_STORE"] = f"etcd3://127.0.0.1:{client}"
+    environ["MR_STORE"] = f"etcd{api}://127.0.0.1:{client}"
     environ["MR_BROKER"] = f"nsq://127.0.0.1:{tcp}?http=127.0.0.1:{http}"
     environ["MR_AUTH"] = "off"
     say(f"$ export MR_STORE={environ['MR_STORE']} MR_BROKER='{environ['MR_BROKER']}' MR_AUTH=off")
@@ -164,7 +164,7 @@ def plain_count(root: Path) -> tuple[Counter[str], int]:
     return Counter({word.decode(): count for word, count in counts.items()}), size
 
 
-def run(is_cluster: bool) -> int:
+def run(is_cluster: bool, api: int) -> int:
     """The demo; 0 if all counts agree."""
     root = Path(sysconfig.get_paths()["stdlib"])
     with ExitStack() as stack:
@@ -172,7 +172,10 @@ def run(is_cluster: bool) -> int:
         processes = Processes(folder)
         stack.callback(processes.stop)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MR_")}
-        (start_cluster if is_cluster else start_embedded)(processes, folder, environ)
+        if is_cluster:
+            start_cluster(processes, folder, environ, api)
+        else:
+            start_embedded(processes, folder, environ)
         mr("workflow", "create", "samples", "Sample handlers.", environ=environ)
         mr("handler", "sync", "samples", str(handlers_for(is_cluster, folder)), environ=environ)
         step = ("step", "create", "samples")
@@ -206,4 +209,4 @@ def run(is_cluster: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run("--cluster" in sys.argv[1:]))
+    sys.exit(run("--cluster" in sys.argv[1:], 2 if "--etcd2" in sys.argv[1:] else 3))

@@ -10,6 +10,10 @@ import pytest
 KEPT = ("MR_CACHE_DIR", "MR_VENV")  # they say where the machine's tools are, not how mr should behave
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-pair", action="store_true", help="run every acceptance test on etcd v2 and nsqd, too")
+
+
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the developer reaches a test, and the default store lies in the test's own folder."""

@@ -190,10 +190,10 @@ class EtcdServer:
 
 
 class EtcdCluster:
-    """Three members of one etcd. Each can be killed and started again by itself."""
+    """Three members of one etcd, each with these arguments. Each can be killed and started again by itself."""
 
-    def __init__(self) -> None:
-        self.servers = [EtcdServer(name=f"member{number}") for number in range(3)]
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        self.servers = [EtcdServer(arguments, name=f"member{number}") for number in range(3)]
         for server in self.servers:
             server.members = ",".join(one.member for one in self.servers)
 

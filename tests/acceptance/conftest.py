@@ -22,9 +22,20 @@ class Shared(Service):
     gpu: Process
 
 
-@pytest.fixture(scope="session", params=["embedded", "cluster"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test runs on SQLite alone, on etcd and nsqd, and, where it is marked or all are asked for, on etcd v2 and nsqd.
+
+    Few are marked: on the third pair only a store without transactions is new, and all of it takes its time.
+    """
+    every = metafunc.config.getoption("--every-pair") or metafunc.definition.get_closest_marker("third_pair")
+    for name in {"pair", "tidy"} & set(metafunc.fixturenames):
+        pairs = ["embedded", "cluster", *(["etcd2"] if every else [])]
+        metafunc.parametrize(name, pairs, indirect=True, scope="session" if name == "pair" else "module")
+
+
+@pytest.fixture(scope="session")
 def pair(request: pytest.FixtureRequest) -> Iterator[Shared]:
-    """SQLite alone, then etcd and nsqd."""
+    """An mr on one of the pairs of backends."""
     with Shared(request.param, {"MR_DO_CLEANUP_REQUESTS": "0"}) as service:
         with service.web() as web, service.worker("general") as general, service.worker("gpu", MR_EXECUTORS="1") as gpu:
             service.front_end, service.general, service.gpu = web, general, gpu

@@ -164,12 +164,13 @@ class Service:
     def _backends(self) -> dict[str, str]:
         if self.pair == "embedded":
             return {"MR_STORE": f"sqlite:///{self.folder / 'mr.db'}"}
-        etcd = self._stack.enter_context(EtcdServer())
+        api = 2 if self.pair == "etcd2" else 3
+        etcd = self._stack.enter_context(EtcdServer(["--enable-v2"] if api == 2 else []))
         nsqd = NsqdServer()
         self._stack.callback(nsqd.stop)
         nsqd.start()
         return {
-            "MR_STORE": f"etcd3://127.0.0.1:{etcd.port}",
+            "MR_STORE": f"etcd{api}://127.0.0.1:{etcd.port}",
             "MR_BROKER": f"nsq://127.0.0.1:{nsqd.tcp_port}?http=127.0.0.1:{nsqd.http_port}",
         }
 

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from mr.codec import Items
 from mr.model.message import Level, Message, seal
 from mr.ports.broker import Publication
@@ -17,6 +19,7 @@ from tests.acceptance.sources import ALL, FLAT, RETURN, map_to, mapper, note, re
 TOKENS = "[('t', n) for n in range({count})]"
 
 
+@pytest.mark.third_pair
 def test_JX_71_children_that_finish_at_once_cause_exactly_one_upper_reduce(
     pair: Shared, w: str, tmp_path: Path
 ) -> None:
@@ -30,6 +33,7 @@ def test_JX_71_children_that_finish_at_once_cause_exactly_one_upper_reduce(
     assert notes.read_text().splitlines() == ["40"] * 20
 
 
+@pytest.mark.third_pair
 def test_JX_72_messages_that_come_again_and_again_change_nothing(pair: Shared, w: str, tmp_path: Path) -> None:
     """The first message, and forged ones for its children and its reduce, published without end while it runs."""
     gate, notes = tmp_path / "gate", tmp_path / "notes"
@@ -96,6 +100,7 @@ def _messages(pair: Shared, w: str, r: str) -> list[Publication]:
     return [Publication(routing.topic(w, direction, "general"), body) for direction, body in bodies]
 
 
+@pytest.mark.third_pair
 def test_JX_73_a_thousand_children_finish_at_once(pair: Shared, w: str) -> None:
     pair.define(w, {"start": (map_to("leaf", TOKENS.format(count=1000)), FLAT), "leaf": (RETURN, ALL)})
     [[key, values]] = pair.post(w).pairs

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mr.rules import keys, routing
 from tests.acceptance.conftest import Shared
 from tests.acceptance.service import Service, eventually
 from tests.acceptance.sources import ALL, FLAT, RETURN, map_to, mapper, note, reducer, wait_for_file
+
+pytestmark = pytest.mark.third_pair
 
 WHERE = "import os\nyield MrConfigureToReturn()\nyield 'mapped by', os.getppid()"
 ALSO = "import os\nfor k, v in results: yield k, v\nyield 'reduced by', os.getppid()"

@@ -23,7 +23,7 @@ STEPS = {
 JOBS = ("job", "bad", "big")
 
 
-@pytest.fixture(scope="module", params=["embedded", "cluster"])
+@pytest.fixture(scope="module")
 def tidy(request: pytest.FixtureRequest) -> Iterator[Service]:
     """An mr that removes finished requests a second after their end."""
     with Service(request.param, {"MR_CLEANUP_MANDATORY_QUIET_PERIOD_S": "1"}) as service:
@@ -31,6 +31,7 @@ def tidy(request: pytest.FixtureRequest) -> Iterator[Service]:
             yield service
 
 
+@pytest.mark.third_pair
 @pytest.mark.parametrize("blocking", ["true", "false"])
 def test_JX_88_no_key_of_a_finished_request_remains_after_the_quiet_period(
     tidy: Service, w: str, blocking: str
@@ -65,6 +66,7 @@ def test_JX_89_nothing_is_removed_when_cleaning_is_off(pair: Shared, w: str) -> 
     assert (tree.total, tree.done) == (301, 301)
 
 
+@pytest.mark.third_pair
 def test_JX_78_sessions_go_with_their_request(tidy: Service, w: str) -> None:
     tidy.define(w, STEPS)
     r = tidy.post(w).request_id

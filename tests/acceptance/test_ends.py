@@ -33,9 +33,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("pair", ["embedded", "cluster"])
-def test_mr_dev_ends_under_load_and_nothing_is_lost_or_left_running(pair: str) -> None:
-    with Service(pair, {"MR_EXECUTORS": "2", "MR_DO_CLEANUP_REQUESTS": "0"}) as service:
+@pytest.mark.parametrize("backends", ["embedded", "cluster"])
+def test_mr_dev_ends_under_load_and_nothing_is_lost_or_left_running(backends: str) -> None:
+    with Service(backends, {"MR_EXECUTORS": "2", "MR_DO_CLEANUP_REQUESTS": "0"}) as service:
         service.define("w", {"spread": (SPREAD, ADD), "leaf": (LEAF, ADD)})
         replies: dict[int, Reply] = {}
         with service.process("dev", "--bind", f"127.0.0.1:{service.port}") as dev:

@@ -10,6 +10,8 @@ import pytest
 from tests.acceptance.conftest import Shared
 from tests.acceptance.sources import ALL, FLAT, RETURN, SUM, combiner, map_to, mapper, module, reducer
 
+pytestmark = pytest.mark.third_pair
+
 
 def canonical(pairs: list[Any]) -> list[str]:
     """Pairs in an order of their own, whatever their keys are."""

@@ -8,6 +8,8 @@ from mr.rules import keys
 from tests.acceptance.conftest import Shared
 from tests.acceptance.sources import ALL, RETURN, combiner, map_to, mapper, reducer
 
+pytestmark = pytest.mark.third_pair
+
 SET = "S_SET('who', arguments[0][1])\n"
 
 

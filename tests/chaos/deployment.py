@@ -1,8 +1,8 @@
 """A whole deployment of its own: servers, a front end, two workers, and a connection to its store for the checker.
 
-`embedded` is one SQLite file; `cluster` is etcd v3 and nsqd; `several` is three members of etcd and two nsqd, one of
-which is found through nsqlookupd as well. Both workers offer `general`, the second one also what
-the job `apart` needs. Everything lies in a temporary folder on a disk, because commits that cost nothing would
+`embedded` is one SQLite file; `cluster` is etcd v3 and nsqd, `etcd2` etcd v2 and nsqd; `several` is three members of
+etcd and two nsqd, one of which is found through nsqlookupd as well. Both workers offer `general`, the second one also
+what the job `apart` needs. Everything lies in a temporary folder on a disk, because commits that cost nothing would
 leave hardly a moment to be killed in. It stays if `keep` is set, for those who look why.
 """
 
@@ -28,8 +28,8 @@ from tests.chaos.processes import Pid, Process, children, pid_of, wait_for
 from tests.servers import EtcdCluster, EtcdServer, free_ports
 from tests.servers_nsq import NsqdServer, NsqlookupdServer
 
-PAIRS = ("embedded", "cluster", "several")
-BOUND_S = {"embedded": 15.0, "cluster": 30.0, "several": 30.0}
+PAIRS = ("embedded", "cluster", "several", "etcd2")
+BOUND_S = {"embedded": 15.0, "cluster": 30.0, "several": 30.0, "etcd2": 30.0}
 """A request is over this long after a fault, at the latest; a process that is stopped is a fault until it goes on."""
 EXECUTORS = 2
 KEEP_REQUESTS_S = 30.0
@@ -102,7 +102,7 @@ class Deployment:
                 flags = [f"--lookupd-tcp-address=127.0.0.1:{lookupd.tcp_port}" for lookupd in self.lookupds]
                 self.nsqds = [NsqdServer(flags), NsqdServer(flags)]
             else:
-                self.etcds = [EtcdServer().start()]
+                self.etcds = [EtcdServer(["--enable-v2"] if self.pair == "etcd2" else []).start()]
                 self.nsqds = [NsqdServer()]
         for server in (*self.lookupds, *self.nsqds):
             server.start()
@@ -110,7 +110,8 @@ class Deployment:
         broker += f"?http={_addresses(nsqd.http_port for nsqd in self.nsqds)}"
         if self.lookupds:
             broker += f"&lookupd={_addresses(lookupd.http_port for lookupd in self.lookupds)}"
-        return {"MR_STORE": f"etcd3://{_addresses(etcd.port for etcd in self.etcds)}", "MR_BROKER": broker}
+        api = 2 if self.pair == "etcd2" else 3
+        return {"MR_STORE": f"etcd{api}://{_addresses(etcd.port for etcd in self.etcds)}", "MR_BROKER": broker}
 
     @property
     def processes(self) -> list[Process]:

@@ -175,7 +175,7 @@ def _member_away(victim: EtcdServer, name: str) -> Iterator[str]:
     yield ""
 
 
-ALONE = ("cluster",)
+ALONE = ("cluster", "etcd2")
 SEVERAL = ("several",)
 KINDS: Mapping[str, Kind] = {
     "executor": Kind(executor),

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import etcd
@@ -52,6 +53,9 @@ _IN_THE_WAY = (etcd.EtcdNotFile, etcd.EtcdNotDir)
 # There is no such key.
 _NOTHING = (etcd.EtcdKeyNotFound, *_IN_THE_WAY)
 
+DELETES_AT_ONCE = 8
+"""One at a time, each waits for the disk; together they wait for it once."""
+
 
 class Etcd2Store(Store):
     """Entries in an etcd that serves the v2 API.
@@ -76,7 +80,7 @@ class Etcd2Store(Store):
         if isinstance(operation, Put) and operation.lease is not None:
             self._leases.check(operation.lease, operation.key)
         try:
-            succeeded, revision = self._decide(transaction.conditions, operation)
+            succeeded, revision, written = self._decide(transaction.conditions, operation)
         except _IN_THE_WAY as error:
             raise ValueRefused(
                 f"etcd v2 has no room for the key {operation.key if operation else ''!r} beside those that are there: "
@@ -90,7 +94,10 @@ class Etcd2Store(Store):
             nodes, revision = self._below(prefix)
             counts[prefix] = len(nodes)
         for key in transaction.reads:
-            entries[key], revision = self._read(key)
+            if written is not None and written.key == key:  # no need to ask
+                entries[key] = written
+            else:
+                entries[key], revision = self._read(key)
         return Outcome(succeeded=succeeded, revision=revision, counts=counts, entries=entries)
 
     def get(self, key: str) -> Entry | None:
@@ -108,12 +115,10 @@ class Etcd2Store(Store):
         return len(self._below(prefix)[0])
 
     def delete_prefix(self, prefix: str, *, limit: int = 1000) -> int:
-        names = sorted(self._below(prefix)[0])[:limit]
-        for name in names:
-            with contextlib.suppress(*_NOTHING):
-                self._remove(tree.path(name))
-        self._prune(names)
-        return len(names)
+        paths = [tree.path(name) for name in sorted(self._below(prefix)[0])[:limit]]
+        self._each(self._remove, paths)
+        self._prune(paths)
+        return len(paths)
 
     def watch(self, prefix: str, after_revision: int) -> Watch:
         return Etcd2Watch(self._cluster, prefix, after_revision)
@@ -131,7 +136,7 @@ class Etcd2Store(Store):
             return False
         for key, value in self._leases.values(lease).items():
             try:
-                self._write(key, None, lease, refresh=True, prevValue=tree.text_of(value))
+                self._refresh(tree.path(key), tree.text_of(value), int(lease.ttl_s))
             except (*_CONFLICT, *_IN_THE_WAY):
                 if not self._leases.holds(lease):  # it was over before the question came there
                     self.revoke(lease)
@@ -153,47 +158,48 @@ class Etcd2Store(Store):
 
     # -- one key ------------------------------------------------------------------------------------------------
 
-    def _decide(self, conditions: Sequence[Absent | Equals | At], operation: Put | Delete | None) -> tuple[bool, int]:
-        """Whether the conditions hold, so that the operation is done; and the revision."""
-        if operation is not None and not conditions:
-            return True, self._put(operation) if isinstance(operation, Put) else self._delete(operation.key)
+    def _decide(
+        self, conditions: Sequence[Absent | Equals | At], operation: Put | Delete | None
+    ) -> tuple[bool, int, Entry | None]:
+        """Whether the conditions hold, so that the operation is done; the revision; and what was written, if so."""
         if isinstance(operation, Put) and all(isinstance(one, Absent) for one in conditions):
             try:
-                return True, self._write(operation.key, operation.value, operation.lease, prevExist=False)
+                entry = self._write(operation, prevExist=False) if conditions else self._put(operation)
             except etcd.EtcdAlreadyExist as error:
                 if self._is_directory(operation.key):
                     raise etcd.EtcdNotFile(str(error)) from error
-                return False, int(error.payload["index"])
+                return False, int(error.payload["index"]), None
+            return True, entry.version, entry
         if not conditions:
-            return True, self.revision()
+            return True, self.revision() if operation is None else self._delete(operation.key), None
         while True:
-            entry, revision = self._read(conditions[0].key)
-            if not all(_holds(condition, entry) for condition in conditions):
-                return False, revision
-            if operation is None or entry is None:
-                return True, revision
+            found, revision = self._read(conditions[0].key)
+            if not all(_holds(condition, found) for condition in conditions):
+                return False, revision, None
+            if operation is None or found is None:
+                return True, revision, None
             with contextlib.suppress(*_CONFLICT):  # somebody was faster: look again
-                if isinstance(operation, Put):
-                    return True, self._write(operation.key, operation.value, operation.lease, prevIndex=entry.version)
-                return True, self._delete(operation.key, prevIndex=entry.version)
+                if isinstance(operation, Delete):
+                    return True, self._delete(operation.key, prevIndex=found.version), None
+                entry = self._write(operation, prevIndex=found.version)
+                return True, entry.version, entry
 
-    def _put(self, put: Put) -> int:
+    def _put(self, put: Put) -> Entry:
         """Whatever is there; most often nothing."""
         while True:
             with contextlib.suppress(etcd.EtcdAlreadyExist):
-                return self._write(put.key, put.value, put.lease, prevExist=False)
+                return self._write(put, prevExist=False)
             with contextlib.suppress(etcd.EtcdKeyNotFound):
-                return self._write(put.key, put.value, put.lease, prevExist=True)
+                return self._write(put, prevExist=True)
 
-    def _write(self, key: str, value: bytes | None, lease: Lease | None, **expectation: Any) -> int:
-        """Write a key if it is as expected, without a value only its time to live; the revision.
+    def _write(self, put: Put, **expectation: Any) -> Entry:
+        """Write a key if it is as expected.
 
         Raises: _CONFLICT; _IN_THE_WAY.
         """
-        at, ttl = tree.path(key), int(lease.ttl_s) if lease else None
-        text = None if value is None else tree.text_of(value)
-        return int(
-            self._cluster.call(lambda client: client.write(at, text, ttl=ttl, **expectation), writes=True).modifiedIndex
+        at, text, ttl = tree.path(put.key), tree.text_of(put.value), int(put.lease.ttl_s) if put.lease else None
+        return tree.entry_of(
+            self._cluster.call(lambda client: client.write(at, text, ttl=ttl, **expectation), writes=True)
         )
 
     def _delete(self, key: str, **expectation: Any) -> int:
@@ -201,24 +207,46 @@ class Etcd2Store(Store):
 
         Raises: _CONFLICT, only with an expectation.
         """
+        at = tree.path(key)
         try:
-            node = self._remove(tree.path(key), **expectation)
+            node = self._remove(at, **expectation)
         except _NOTHING as error:
             if expectation:
                 raise
             return int(error.payload["index"])
-        self._prune([key])
+        self._prune([at])
         return int(node.modifiedIndex)
+
+    def _refresh(self, at: str, text: str, ttl_s: int) -> None:
+        """Prolong the time to live of a key that has this value; watches do not see it. Raises: as `_write`."""
+        self._cluster.call(lambda client: client.refresh(at, ttl_s, prevValue=text), writes=True)
 
     def _remove(self, at: str, **expectation: Any) -> Any:
         return self._cluster.call(lambda client: client.delete(at, **expectation), writes=True)
 
-    def _prune(self, names: Sequence[str]) -> None:
-        """Remove the directories above keys that are gone, as far as nothing else is in them."""
-        going = {at for name in names for at in tree.parents(name)}
-        for at in sorted(going, key=lambda at: -at.count("/")):
-            with contextlib.suppress(etcd.EtcdDirNotEmpty, *_NOTHING, StoreUnavailable):  # an empty one does no harm
-                self._remove(at, dir=True)
+    def _prune(self, gone: Sequence[str]) -> None:
+        """Remove the directories above paths where nothing is any more, as far as nothing else is in them."""
+        with contextlib.suppress(StoreUnavailable):  # an empty one does no harm
+            while gone:
+                above = {at.rpartition("/")[0] for at in gone} - {""}
+                gone = self._each(lambda at: self._remove(at, dir=True), sorted(above))
+
+    def _each(self, remove: Callable[[str], object], paths: Sequence[str]) -> list[str]:
+        """Remove what is at the paths; those where nothing is any more."""
+
+        def is_gone(at: str) -> bool:
+            try:
+                remove(at)
+            except etcd.EtcdKeyNotFound:
+                return True
+            except (etcd.EtcdDirNotEmpty, *_IN_THE_WAY):
+                return False
+            return True
+
+        if len(paths) < DELETES_AT_ONCE:
+            return list(filter(is_gone, paths))
+        with ThreadPoolExecutor(DELETES_AT_ONCE) as pool:
+            return [at for at, gone in zip(paths, pool.map(is_gone, paths), strict=True) if gone]
 
     def _read(self, key: str) -> tuple[Entry | None, int]:
         at = tree.path(key)

@@ -46,12 +46,6 @@ def key_of(found: str) -> str:
     )
 
 
-def parents(key: str) -> list[str]:
-    """The paths of the directories above a key, the innermost first, without the root, which cannot go."""
-    names = key.split("/")[:-1]
-    return [_joined(names[:depth]) for depth in range(len(names), 0, -1)]
-
-
 def text_of(value: bytes) -> str:
     """What is stored for a value; never empty."""
     try:
