@@ -18,6 +18,8 @@ from typing import Any
 import etcd
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from mr.adapters.tls import security
+from mr.addresses import Tls
 from mr.errors import StoreUnavailable, ValueRefused
 
 CONNECTIONS_KEPT = 64
@@ -26,6 +28,7 @@ CONNECTIONS_KEPT = 64
 # Verdicts on keys and on places in the history; the caller's business.
 _ANSWERS = (etcd.EtcdKeyError, etcd.EtcdCompareFailed, etcd.EtcdDirNotEmpty)
 _LOST = (etcd.EtcdEventIndexCleared, etcd.EtcdWatcherCleared)
+_NOTHING_SENT = (NewConnectionError, ConnectTimeoutError)
 
 
 class Unreached(Exception):
@@ -39,11 +42,14 @@ class Trouble(Exception):
 class Cluster:
     """One etcd cluster. Safe to use from several threads; each process opens connections of its own."""
 
-    def __init__(self, endpoints: Sequence[str], *, username: str, password: str, timeout_s: float) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], *, username: str, password: str, timeout_s: float, tls: Tls | None
+    ) -> None:
         if not endpoints:
             raise ValueError("expected at least one endpoint host:port, got none")
         self.names = tuple(endpoints)
         self._user, self._password, self._timeout_s = username, password, timeout_s
+        self._security = None if tls is None else security(tls)
         self._preferred = 0
         self._owner = 0
         self._clients: list[Any] = []
@@ -89,7 +95,7 @@ class Cluster:
         except (*_ANSWERS, *_LOST, etcd.EtcdWatchTimedOut):
             raise
         except etcd.EtcdConnectionFailed as error:
-            if isinstance(error.cause, (NewConnectionError, ConnectTimeoutError)):
+            if isinstance(error.cause, _NOTHING_SENT) or "certificate verify failed" in str(error.cause):
                 raise Unreached(str(error.cause)) from error
             raise Trouble(str(error.cause)) from error
         except etcd.EtcdInsufficientPermissions as error:
@@ -126,10 +132,13 @@ class Cluster:
         for name in self.names:
             host, _, port = name.rpartition(":")
             client = etcd.Client(
-                host=host, port=int(port), username=self._user or None, password=self._password or None,
-                read_timeout=self._timeout_s, allow_redirect=False, per_host_pool_size=CONNECTIONS_KEPT,
+                host=host, port=int(port), protocol="https" if self._security else "http", allow_redirect=False,
+                username=self._user or None, password=self._password or None,
+                read_timeout=self._timeout_s, per_host_pool_size=CONNECTIONS_KEPT,
             )  # fmt: skip
             # urllib3 would send a PUT again that had no answer.
             client.http.connection_pool_kw["retries"] = False
+            if self._security:
+                client.http.connection_pool_kw["ssl_context"] = self._security
             clients.append(client)
         self._clients, self._owner = clients, os.getpid()

@@ -27,6 +27,7 @@ from mr.adapters.stores.etcd2.cluster import Cluster
 from mr.adapters.stores.etcd2.condition import conditions
 from mr.adapters.stores.etcd2.leases import Leases
 from mr.adapters.stores.etcd2.watch import Etcd2Watch
+from mr.addresses import Tls
 from mr.errors import StoreUnavailable, ValueRefused
 from mr.model.condition import Condition
 from mr.ports.store import (
@@ -68,9 +69,15 @@ class Etcd2Store(Store):
     limits = Limits()
 
     def __init__(
-        self, endpoints: Sequence[str], *, username: str = "", password: str = "", timeout_s: float = 2.0
+        self,
+        endpoints: Sequence[str],
+        *,
+        username: str = "",
+        password: str = "",
+        timeout_s: float = 2.0,
+        tls: Tls | None = None,
     ) -> None:
-        self._cluster = Cluster(endpoints, username=username, password=password, timeout_s=timeout_s)
+        self._cluster = Cluster(endpoints, username=username, password=password, timeout_s=timeout_s, tls=tls)
         self._leases = Leases()
 
     def commit(self, transaction: Transaction) -> Outcome:

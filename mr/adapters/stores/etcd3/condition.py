@@ -16,7 +16,7 @@ import urllib3
 
 from mr.adapters.stores.etcd3 import json, methods
 from mr.adapters.stores.etcd3.cluster import Cluster
-from mr.adapters.stores.etcd3.http import security
+from mr.adapters.tls import security
 from mr.addresses import Tls
 from mr.errors import MrError
 from mr.model.condition import Condition, broken, doubtful, fine

@@ -19,9 +19,10 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from mr.adapters.stores.etcd3 import json
 from mr.adapters.stores.etcd3.grpc import CONNECTIONS_KEPT, GrpcPool
-from mr.adapters.stores.etcd3.http import Stream, connect, pool, security
+from mr.adapters.stores.etcd3.http import Stream, connect, pool
 from mr.adapters.stores.etcd3.methods import Method, Words
 from mr.adapters.stores.etcd3.refusals import NoGrpc, Refused, Trouble, Unreached
+from mr.adapters.tls import security
 from mr.addresses import Tls
 
 Q = TypeVar("Q")

@@ -23,9 +23,6 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
-from mr.addresses import Tls
-from mr.errors import ConfigError
-
 CONNECT_TIMEOUT_S = 1.0
 
 # A peer that vanished without a word (power, cable) is noticed after 11 s, also by a watch that only listens.
@@ -159,21 +156,6 @@ class SecurePool(urllib3.HTTPSConnectionPool):
     """The same by TLS."""
 
     ConnectionCls = SecureConnection
-
-
-def security(tls: Tls) -> ssl.SSLContext:
-    """Whom to trust, and who we are.
-
-    Raises: ConfigError naming the file that cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        files = ", ".join(path for path in (tls.ca, tls.cert, tls.key) if path)
-        raise ConfigError([f"MR_STORE: expected certificates in PEM, got: {files} ({error})"]) from error
-    return context
 
 
 def pool(host: str, port: int, size: int, context: ssl.SSLContext | None) -> urllib3.HTTPConnectionPool:

@@ -1,10 +1,10 @@
-"""etcd v3 over TLS, on a real server with certificates of its own."""
+"""etcd over TLS, v3 and v2, on a real server with certificates of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ from mr.adapters.stores.etcd3 import Etcd3Store
 from mr.addresses import Tls
 from mr.errors import ConfigError, StoreUnavailable
 from mr.model.condition import Health
-from mr.ports.store import Absent, Put, Transaction
+from mr.ports.store import Absent, Put, Store, Transaction
 from tests.servers import EtcdServer
+
+Open = Callable[..., Store]
 
 
 class Papers:
@@ -46,9 +48,19 @@ def server(papers: Papers) -> Iterator[EtcdServer]:
     context = ssl.create_default_context(cafile=papers.path("ca.pem"))
     context.load_cert_chain(papers.path("client.pem"), papers.path("client.key"))
     arguments = [f"--cert-file={papers.path('server.pem')}", f"--key-file={papers.path('server.key')}"]
-    arguments += ["--client-cert-auth", f"--trusted-ca-file={papers.path('ca.pem')}"]
+    arguments += ["--enable-v2", "--client-cert-auth", f"--trusted-ca-file={papers.path('ca.pem')}"]
     with EtcdServer(arguments, tls=context) as running:
         yield running
+
+
+@pytest.fixture(params=["v3", "v2"])
+def open_store(request: pytest.FixtureRequest) -> Open:
+    if request.param == "v3":
+        return Etcd3Store
+    pytest.importorskip("etcd")
+    from mr.adapters.stores.etcd2 import Etcd2Store
+
+    return Etcd2Store
 
 
 @pytest.fixture
@@ -56,8 +68,8 @@ def ours(papers: Papers) -> Tls:
     return Tls(papers.path("ca.pem"), papers.path("client.pem"), papers.path("client.key"))
 
 
-def test_a_store_reads_writes_and_watches_by_tls(server: EtcdServer, ours: Tls) -> None:
-    with contextlib.closing(Etcd3Store(server.endpoints, tls=ours)) as store:
+def test_a_store_reads_writes_and_watches_by_tls(server: EtcdServer, ours: Tls, open_store: Open) -> None:
+    with contextlib.closing(open_store(server.endpoints, tls=ours)) as store:
         with store.watch("a/", store.revision()) as watch:
             transaction = Transaction(conditions=[Absent("a/1")], operations=[Put("a/1", "ü".encode() * 100_000)])
             assert store.commit(transaction).succeeded
@@ -71,8 +83,8 @@ def test_a_store_reads_writes_and_watches_by_tls(server: EtcdServer, ours: Tls) 
 
 
 @pytest.mark.kills
-def test_a_store_finds_its_way_back_by_tls(server: EtcdServer, ours: Tls) -> None:
-    with contextlib.closing(Etcd3Store(server.endpoints, tls=ours)) as store:
+def test_a_store_finds_its_way_back_by_tls(server: EtcdServer, ours: Tls, open_store: Open) -> None:
+    with contextlib.closing(open_store(server.endpoints, tls=ours)) as store:
         store.commit(Transaction(operations=[Put("b", b"1")]))
         server.kill()
         with pytest.raises(StoreUnavailable):
@@ -81,11 +93,13 @@ def test_a_store_finds_its_way_back_by_tls(server: EtcdServer, ours: Tls) -> Non
         assert store.get("b") is not None
 
 
-def test_who_is_not_trusted_is_told_so(server: EtcdServer, papers: Papers, ours: Tls, tmp_path: Path) -> None:
+def test_who_is_not_trusted_is_told_so(
+    server: EtcdServer, papers: Papers, ours: Tls, tmp_path: Path, open_store: Open
+) -> None:
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
     for tls in (Tls(str(stranger), ours.cert, ours.key), Tls(ours.ca), None):
-        with contextlib.closing(Etcd3Store(server.endpoints, tls=tls, timeout_s=1.0)) as store:
+        with contextlib.closing(open_store(server.endpoints, tls=tls, timeout_s=1.0)) as store:
             with pytest.raises(StoreUnavailable) as raised:
                 store.commit(Transaction(operations=[Put("c", b"")]))
             assert server.endpoint in str(raised.value)
@@ -94,8 +108,8 @@ def test_who_is_not_trusted_is_told_so(server: EtcdServer, papers: Papers, ours:
                 assert not raised.value.unknown
 
 
-def test_a_file_that_is_no_certificate_is_named(server: EtcdServer, tmp_path: Path) -> None:
+def test_a_file_that_is_no_certificate_is_named(server: EtcdServer, tmp_path: Path, open_store: Open) -> None:
     (tmp_path / "no.pem").write_text("nonsense")
     for name in ("no.pem", "missing.pem"):
         with pytest.raises(ConfigError, match=name):
-            Etcd3Store(server.endpoints, tls=Tls(str(tmp_path / name)))
+            open_store(server.endpoints, tls=Tls(str(tmp_path / name)))
