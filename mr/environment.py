@@ -152,6 +152,7 @@ VARIABLES = (
         _choice("debug", "info", "warning", "error", "critical"),
         "what handlers log is kept from this level on",
     ),
+    Variable("MR_PROCESSORS", "handlers", "languages", _absolute_path, "file that describes further languages"),
     Variable("MR_WEB_BIND", "http", "bind", addresses.parse_bind, "where the front end listens"),
     Variable("MR_BODY_MAX_MB", "http", "body_max_mb", _number("MB", 0.001), "size of a POST"),
     Variable("MR_WAIT_MAX_S", "http", "wait_max_s", _number("seconds", 0), "longest wait of a blocking POST"),

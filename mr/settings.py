@@ -82,7 +82,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `timeout_s` is wall clock, None: no limit; an hour, because a hung handler holds an executor for as long.
     `memory_mb` is the address space of an executor. Output beyond `output_max_mb` is cut; pairs beyond
-    `dataset_max_mb` fail the invocation.
+    `dataset_max_mb` fail the invocation. `languages` is a file that describes more languages than mr brings.
     """
 
     timeout_s: float | None = 3600.0
@@ -91,6 +91,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
     dataset_max_mb: float = 1024.0
     debug: bool = False
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "debug"
+    languages: str = ""
 
     @property
     def memory_bytes(self) -> int:

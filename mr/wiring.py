@@ -30,6 +30,7 @@ from mr.settings import Settings
 
 if TYPE_CHECKING:
     from mr.adapters.sqlite_file import SqliteFile
+    from mr.model.language import Language
     from mr.services.dump import Dump
     from mr.services.excerpts import Excerpts
     from mr.services.fleet import Fleet
@@ -135,9 +136,21 @@ class Parts:
     @cached_property
     def registry(self) -> Registry:
         """Definitions."""
+        from mr.adapters.processors.command import CommandProcessor
         from mr.adapters.processors.python import PythonProcessor
 
-        return Registry(self.store, [PythonProcessor()], self.clock)
+        others = [CommandProcessor(language) for language in self.languages.values()]
+        return Registry(self.store, [PythonProcessor(), *others], self.clock)
+
+    @cached_property
+    def languages(self) -> dict[str, Language]:
+        """Languages other than Python, by name.
+
+        Raises: ConfigError.
+        """
+        from mr.adapters.language_file import languages
+
+        return languages(self.settings.handlers.languages)
 
     @cached_property
     def sync(self) -> Sync:

@@ -25,12 +25,15 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
 
-def program(name: str) -> str:
-    """Path of an installed program; without it the test is skipped, or fails where `CI=true`."""
+def program(name: str, *probe: str) -> str:
+    """Path of an installed program; without it the test is skipped, or fails where `CI=true`.
+
+    With arguments to try, it must also end well with those: an interpreter may lack a module.
+    """
     # Debian puts servers where the PATH of plain users does not look.
     path = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
-    if path is None:
-        reason = f"{name} is not installed"
+    if path is None or (probe and subprocess.run([path, *probe], capture_output=True, check=False).returncode):
+        reason = f"{' '.join((name, *probe))} does not work" if path else f"{name} is not installed"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -60,7 +60,9 @@ def _examine(settings: Settings, as_json: bool) -> list[Condition]:
     found = []
     parts = Parts(settings)
     try:
-        conditions = checkup(settings, lambda: parts.store, lambda: parts.publisher, lambda: parts.fleet)
+        conditions = checkup(
+            settings, lambda: parts.languages, lambda: parts.store, lambda: parts.publisher, lambda: parts.fleet
+        )
         for condition in (*of_settings(settings.notices), *conditions):
             found.append(condition)
             if not as_json:

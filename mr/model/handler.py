@@ -10,7 +10,6 @@ import msgspec
 from mr import codec
 
 HandlerType = Literal["mapper", "combiner", "reducer"]
-SourceType = Literal["python", "javascript", "shell", "perl", "streaming"]
 
 ARGUMENT_TYPES = ("list", "dict", "str", "int", "float", "bool", "tuple")
 GENERAL = "general"
@@ -19,14 +18,14 @@ GENERAL = "general"
 class Handler(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a handler; its name is not part of it, so equal files share one version.
 
-    `argument_spec` is a list of [name, type or null]. `required_capability` is lower case; `none` means any
-    general worker. `timeout_s`, `memory_mb` and `attempts` are None where the settings decide.
-    `form` is `body` (a bare body with top-level yield) or `module` (a file with `def handle`).
+    `source_type` names its language (`model.language`), `argument_spec` is a list of [name, type or null].
+    `required_capability` is lower case; `none` means any general worker. `timeout_s`, `memory_mb` and `attempts` are
+    None where the settings decide. `form` is `body` (a bare body with top-level yield) or `module` (all else).
     """
 
     description: str
     argument_spec: list[tuple[str, str | None]]
-    source_type: SourceType
+    source_type: str
     source_code: str
     handler_type: HandlerType
     required_capability: str
@@ -52,7 +51,7 @@ class HandlerRecord(msgspec.Struct, frozen=True, kw_only=True):
     workflow_name: str
     description: str
     argument_spec: list[tuple[str, str | None]]
-    source_type: SourceType
+    source_type: str
     source_code: str
     version: str
     handler_type: HandlerType

@@ -6,11 +6,23 @@ nothing of it is executed to find out whether it is good: a processor only parse
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
-from mr.model.handler import Handler, SourceType
+from mr.model.handler import Handler
 
 SOURCE_BYTES_MAX = 512 * 1024
+
+_NAMED = re.compile(
+    r"^(\S{1,4}) /// mr\s*\n(?:(?!\1 ///\s*$)\1.*\n)*?\1 source_type\s*=\s*[\"']([\w-]+)[\"']",
+    re.MULTILINE,
+)
+
+
+def named_language(source: str) -> str | None:
+    """The language that the header of a file names, which counts for more than its extension; None if it does not."""
+    found = _NAMED.search(source)
+    return found[2] if found else None
 
 
 class Processor(ABC):
@@ -19,7 +31,7 @@ class Processor(ABC):
     `source_type` is the language as handlers name it; `extensions` are those of its files, lower case, no dot.
     """
 
-    source_type: SourceType
+    source_type: str
     extensions: tuple[str, ...]
 
     @abstractmethod

@@ -6,12 +6,13 @@ machine, the fleet, and queues that nobody serves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mr
 from mr.errors import ConfigError, MrError
 from mr.model.capability import requirement
 from mr.model.condition import Condition, Health, broken, doubtful, fine
+from mr.model.language import Language
 from mr.ports.broker import Publisher
 from mr.ports.store import Store
 from mr.services import machine
@@ -31,10 +32,20 @@ def wrong_settings(error: ConfigError) -> list[Condition]:
 
 
 def checkup(
-    settings: Settings, store: Callable[[], Store], publisher: Callable[[], Publisher], fleet: Callable[[], Fleet]
+    settings: Settings,
+    languages: Callable[[], Mapping[str, Language]],
+    store: Callable[[], Store],
+    publisher: Callable[[], Publisher],
+    fleet: Callable[[], Fleet],
 ) -> Iterator[Condition]:
     """All conditions. The parts are built here, one by one, so that one that cannot be is a condition, too."""
     yield from machine.conditions(settings)
+    try:
+        yield machine.programs(languages())
+    except ConfigError as error:
+        yield from (
+            broken("languages", problem, "mend the file; see: docs/languages.rst") for problem in error.problems
+        )
     works, is_well = True, True
     for subject, part in (("store", store), ("broker", publisher)):
         try:

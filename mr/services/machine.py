@@ -10,11 +10,13 @@ import glob
 import os
 import platform
 import resource
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from mr.model import capability
 from mr.model.condition import Condition, broken, doubtful, fine
+from mr.model.language import Language
 from mr.rules import condition
 from mr.services.isolation import Isolation, reached
 from mr.settings import Settings
@@ -76,6 +78,18 @@ def memory(settings: Settings) -> Condition:
     if each_mb * executors > there_mb:
         return doubtful("executors", text, "lower MR_HANDLER_MEMORY_MB or MR_EXECUTORS")
     return fine("executors", text)
+
+
+def programs(languages: Mapping[str, Language]) -> Condition:
+    """Which languages handlers may be in here; one whose program is missing hurts only who needs it."""
+    there, missing = ["python"], []
+    for name, language in languages.items():
+        program = language.command[0]
+        if language.wants_interpreter or shutil.which(program) is not None:
+            there.append(name)
+        else:
+            missing.append(f"{name} (no {program}; {language.install or f'install {program}'})")
+    return fine("languages", ", ".join(there) + (f"; not here: {', '.join(missing)}" if missing else ""))
 
 
 def sandbox(level: Isolation) -> Condition:

@@ -332,6 +332,15 @@ class Registry:
         """Who checks files of this extension (without its dot)."""
         return self._extensions.get(extension.lower())
 
+    def language(self, source_type: str) -> Processor | None:
+        """Who checks handlers of this language."""
+        return self._languages.get(source_type)
+
+    @property
+    def languages(self) -> list[str]:
+        """All languages, by name."""
+        return sorted(self._languages)
+
     def create_handler(self, w: str, name: str, handler: Handler) -> HandlerRecord:
         """A new handler from fields and code given apart.
 
@@ -342,7 +351,7 @@ class Registry:
         if language is None:
             raise InvalidHandler(
                 f"{name}:1: source_type {handler.source_type!r} has no processor",
-                hint=f"there are: {', '.join(sorted(self._languages))}",
+                hint=f"there are: {', '.join(self.languages)}",
             )
         checked = language.verify(name, handler)
 

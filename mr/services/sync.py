@@ -22,7 +22,7 @@ import msgspec
 from mr.errors import DefinitionError, InvalidHandler, InvalidName
 from mr.model import names
 from mr.model.handler import Handler
-from mr.ports.processor import SOURCE_BYTES_MAX, Processor
+from mr.ports.processor import SOURCE_BYTES_MAX, Processor, named_language
 from mr.rules import definitions as rule
 from mr.rules.definitions import Changes
 from mr.services.registry import Registry
@@ -80,7 +80,8 @@ class Sync:
             found.setdefault(name, []).append(path)
             try:
                 names.check("handler", name)
-                handler = processor.check(path, _read(folder / path, path))
+                source = _read(folder / path, path)
+                handler = self._processor(processor, path, source).check(path, source)
             except InvalidName as error:
                 errors.append(f"{path}:1: {error}")
             except InvalidHandler as error:
@@ -119,6 +120,17 @@ class Sync:
             raise InvalidHandler("\n".join(plan.errors))
         changes = self._registry.store_handlers(plan.workflow, plan.handlers, remove_others=True, force=plan.force)
         return msgspec.structs.replace(plan, entries=_entries(changes, plan.paths))
+
+    def _processor(self, by_extension: Processor, path: str, source: str) -> Processor:
+        """Who checks a file: what its header names, or else its extension."""
+        named = named_language(source)
+        if named is None:
+            return by_extension
+        processor = self._registry.language(named)
+        if processor is None:
+            problem = f"{path}:1: its header says source_type {named!r}, which no processor has"
+            raise InvalidHandler(problem, hint=f"there are: {', '.join(self._registry.languages)}")
+        return processor
 
     def _files(self, folder: Path, warnings: list[str], errors: list[str]) -> Iterator[tuple[str, Processor]]:
         """Paths of handler files relative to the folder, in order, with who checks them."""

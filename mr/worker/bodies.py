@@ -2,19 +2,25 @@
 
 A bare body becomes a function once, and gets new globals for each call: copying a dict of twenty names costs a tenth
 of a microsecond, and no call can leave anything behind for the next. A `def handle` module is executed once for each
-version and executor, at its first call, so that its import time, prints and mistakes belong to an invocation.
+version and executor, at its first call, so that its import time, prints and mistakes belong to an invocation. Behind
+a handler in another language stands a process (`foreign`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from mr.adapters.processors.python_body import body_as_function, module_as_code
 from mr.model.handler import Handler
+from mr.model.language import Language
+from mr.worker.children import Children
+from mr.worker.json_lines import JsonLines
+from mr.worker.memory import Memory
 from mr.worker.scope import Context, Current, Refused, ScopeFactory, build
+from mr.worker.text_lines import TextLines
 
 _CASTS: dict[str, Callable[[Any], Any]] = {
     "dict": dict,
@@ -38,16 +44,49 @@ class Body:
         self.name = name
         self.version = version
         self.source = handler.source_code
-        self.is_module = handler.form == "module"
-        self.memory_mb = handler.memory_mb
+        is_python = handler.source_type == "python"
+        self.is_module = is_python and handler.form == "module"
+        # The process of another language is limited by itself.
+        self.memory_mb = handler.memory_mb if is_python else None
         self.call = call
+
+
+class Foreigners:
+    """What handlers in other languages need of their executor."""
+
+    def __init__(self, languages: Mapping[str, Language], children: Children, directory: str, memory: Memory) -> None:
+        self._languages, self._children = languages, children
+        self._directory, self._memory = directory, memory
+
+    def call(self, handler: Handler, name: str, version: str, workflow: str, current: Current) -> Callable[[Any], Any]:
+        """What calls a handler. Raises: Refused `rejected` for a language that this worker does not know."""
+        language = self._languages.get(handler.source_type)
+        if language is None:
+            raise Refused(
+                "rejected",
+                f"handler {name} is in {handler.source_type}, which this worker does not know; "
+                "it has to be described in the file that MR_PROCESSORS names",
+            )
+        talk = JsonLines if language.speaks == "json" else TextLines
+        return talk(
+            handler, name, version, workflow,
+            language=language, current=current, children=self._children, directory=self._directory,
+            memory=self._memory,
+        ).call  # fmt: skip
 
 
 class Bodies:
     """The handlers that an executor was told of, and those compiled so far."""
 
-    def __init__(self, current: Current, factory: ScopeFactory | None, builtins: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        current: Current,
+        factory: ScopeFactory | None,
+        builtins: dict[str, Any],
+        foreigners: Foreigners,
+    ) -> None:
         self._current = current
+        self._foreigners = foreigners
         self._factory = factory
         self._builtins = builtins
         self._handlers: dict[tuple[str, str], Handler] = {}
@@ -60,7 +99,7 @@ class Bodies:
     def get(self, name: str, version: str, workflow: str) -> Body:
         """The handler, ready to be called.
 
-        Raises: Refused `rejected` if it was never defined or is in a language that is not served here;
+        Raises: Refused `rejected` if it was never defined or is in a language that is not known here;
         InvalidHandler if it does not compile; for a module, whatever its execution raises.
         """
         key = (name, version, workflow)
@@ -84,7 +123,7 @@ class Bodies:
         if handler is None:
             raise Refused("rejected", f"handler {name} version {version} was not given to this executor")
         if handler.source_type != "python":
-            raise Refused("rejected", f"handler {name} is in {handler.source_type}; this worker runs python only")
+            return Body(name, version, handler, self._foreigners.call(handler, name, version, workflow, self._current))
         scope = build(self._current, name, version, workflow, self._factory, self._builtins)
         call = self._module(handler, name, scope) if handler.form == "module" else _body(handler, name, scope)
         return Body(name, version, handler, call)

@@ -50,8 +50,10 @@ from mr import codec
 from mr.codec import Items
 from mr.errors import ConfigError, CorruptEntry
 from mr.model.handler import Handler
+from mr.model.language import Language
 from mr.worker import frames
-from mr.worker.bodies import Bodies
+from mr.worker.bodies import Bodies, Foreigners
+from mr.worker.children import Children
 from mr.worker.family import end_children
 from mr.worker.frames import Cell
 from mr.worker.inputs import Inputs
@@ -90,6 +92,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     output_bytes: int = 1024 * 1024
     scope_factory: str = ""
+    languages: dict[str, Language] = {}
 
 
 class Outbox:
@@ -180,9 +183,10 @@ class Outbox:
 class _Surroundings:
     """What handlers may have changed and the next run must find as it was."""
 
-    def __init__(self, capture: Capture, directory: str) -> None:
+    def __init__(self, capture: Capture, directory: str, children: Children) -> None:
         self._capture = capture
         self._directory = directory
+        self._children = children
         self._folder = os.stat(directory).st_ino
         # Handlers and whoever imports `builtins` from now on get a copy; this code was bound to the original.
         self._module = ModuleType("builtins", builtins.__doc__)
@@ -235,7 +239,7 @@ class _Surroundings:
 
     def left(self) -> Left:
         """End the processes that handlers have left; what else they have left that cannot be put back."""
-        if not end_children():
+        if not end_children(self._children.settle()):
             return "processes"
         if not self._has_folder():
             return "no folder"
@@ -256,13 +260,14 @@ class Executor:
         self._receive_into = channel.recv_into
         self._cell = cell
         self._capture = Capture(start.output, start.output_bytes)
-        self._surroundings = _Surroundings(self._capture, start.directory)
+        children = Children()
+        self._surroundings = _Surroundings(self._capture, start.directory, children)
         current = Current(self._capture)
-        self._bodies = Bodies(current, factory, self._surroundings.builtins)
+        memory = Memory(start.memory_bytes)
+        foreigners = Foreigners(start.languages, children, start.directory, memory)
+        self._bodies = Bodies(current, factory, self._surroundings.builtins, foreigners)
         self._outbox = Outbox(channel)
-        self._runner = Runner(
-            self._bodies, current, self._capture, cell, self._outbox, start.directory, Memory(start.memory_bytes)
-        )
+        self._runner = Runner(self._bodies, current, self._capture, cell, self._outbox, start.directory, memory)
 
     def serve(self) -> None:
         """Until the supervisor closes the socket. Raises: CorruptEntry for an order that is none."""

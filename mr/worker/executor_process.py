@@ -32,6 +32,7 @@ from mr import codec
 from mr.codec import Items
 from mr.errors import ConfigError, CorruptEntry, MrError
 from mr.model.handler import Handler
+from mr.model.language import Language
 from mr.services.isolation import Cgroup, Leaf
 from mr.worker import frames, output
 from mr.worker.executor import EXIT_MEMORY, Start
@@ -123,6 +124,7 @@ class ExecutorProcess:
         memory_bytes: int | None = None,
         output_bytes: int = 1024 * 1024,
         scope_factory: str = "",
+        languages: Mapping[str, Language] | None = None,
         cgroup: Cgroup | None = None,
     ) -> None:
         self._on_exit = on_exit
@@ -130,6 +132,7 @@ class ExecutorProcess:
         self._memory_bytes = memory_bytes
         self._output_bytes = output_bytes
         self._scope_factory = scope_factory
+        self._languages = dict(languages or {})
         self._cgroup = cgroup
         self._leaf: Leaf | None = None
         self.wear: Wear
@@ -206,6 +209,7 @@ class ExecutorProcess:
             memory_bytes=self._memory_bytes,
             output_bytes=self._output_bytes,
             scope_factory=self._scope_factory,
+            languages=self._languages,
         )
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "mr.worker.executor", codec.encode(start).decode()],

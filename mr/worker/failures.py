@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import mr
 from mr.errors import InvalidHandler
+from mr.worker.foreign import Told
 from mr.worker.scope import Refused
 
 TEXT_MAX = 32 * 1024
@@ -41,6 +42,8 @@ class Failure(NamedTuple):
 def describe(error: BaseException, name: str, source: str, generator: Any) -> Failure:
     """The failure of handler `name`; `generator` is what it was running as, if that is known."""
     kind = type(error).__name__
+    if isinstance(error, Told):
+        return Failure(error.class_, clean(error.kind), clean(str(error))[:MESSAGE_MAX], clean(error.stack))
     if isinstance(error, Refused):
         class_ = error.class_
         kind = _REFUSED_TYPES.get(class_, kind)
@@ -75,8 +78,8 @@ def _traceback(error: BaseException, name: str, source: str, generator: Any) -> 
     try:
         told = TracebackException.from_exception(error)
         _strip(told)
-        if not told.stack and type(generator) is GeneratorType and generator.gi_frame is not None:
-            frame = generator.gi_frame
+        frame = generator.gi_frame if type(generator) is GeneratorType else None
+        if not told.stack and frame is not None and not frame.f_code.co_filename.startswith(_OURS):
             told.stack.append(FrameSummary(label, frame.f_lineno, frame.f_code.co_name))
         if isinstance(error, Refused):
             told.exc_type = None  # type: ignore[assignment]

@@ -35,8 +35,11 @@ def below(pid: int, most: int = 1 << 20) -> list[int]:
     return found
 
 
-def end_children() -> bool:
-    """Kill and reap all that this process, and what it started, has started; False if they are too many."""
+def end_children(kept: frozenset[int] = frozenset()) -> bool:
+    """Kill and reap all that this process, and what it started, has started; False if they are too many.
+
+    Those in `kept` stay, without what they have started.
+    """
     until = 0.0
     while True:
         try:
@@ -45,7 +48,12 @@ def end_children() -> bool:
             return True
         if ended is not None:
             continue
-        _kill(below(getpid()))
+        found = below(getpid())
+        if kept:
+            found = [pid for pid in found if pid not in kept]
+            if not found:
+                return True
+        _kill(found)
         until = until or monotonic() + _GIVE_UP_S
         if monotonic() > until:
             return False

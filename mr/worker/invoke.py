@@ -211,7 +211,7 @@ class Runner:
     def _begin(self, order: RunMap | RunReduce, path: str) -> None:
         self._order, self._limits = order, order.limits
         self._spots.clear()
-        self._current.request, self._current.path = order.request, path
+        self._current.request, self._current.path, self._current.step = order.request, path, order.step
         self._capture.limit_bytes = order.limits.output
         self._session.limit_bytes = order.limits.session
 

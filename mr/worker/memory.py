@@ -43,6 +43,13 @@ class Memory:
         setrlimit(RLIMIT_AS, (self._hard, self._hard))
         self.now = LIFTED
 
+    def share_mb(self, own_mb: int | None) -> int:
+        """What a process of its own may have for a handler whose header says so much; 0: there is no limit."""
+        if self._most is None:
+            return own_mb or 0
+        most_mb = self._most // MEGABYTE
+        return most_mb if own_mb is None else min(own_mb, most_mb)
+
     def named(self, handler: str, own_mb: int | None) -> str:
         """The limit of a handler, with the place where it is set; empty if there is none."""
         if own_mb is not None and (self._most is None or own_mb * MEGABYTE < self._most):

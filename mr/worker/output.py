@@ -104,7 +104,11 @@ class Capture:
 
     def write(self, text: str) -> None:
         """Append a text."""
-        write(self.descriptor, text.encode("utf-8", "backslashreplace"))
+        self.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Append what somebody else has printed."""
+        write(self.descriptor, data)
 
     def take(self) -> str:
         """What was printed since the last call; afterwards the file is empty."""

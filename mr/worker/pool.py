@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from mr.model.language import Language
 from mr.services.isolation import Cgroup
 from mr.settings import HandlerSettings
 from mr.worker.case import Slot
@@ -51,6 +52,7 @@ class Pool:
         size: int,
         handlers: HandlerSettings,
         environ: Mapping[str, str],
+        languages: Mapping[str, Language],
         stock: Stock,
         *,
         spawn: Spawn,
@@ -58,7 +60,7 @@ class Pool:
         on_free: Callable[[], None],
     ) -> None:
         self.slots = [Slot(number, stock) for number in range(size)]
-        self._handlers, self._environ = handlers, environ
+        self._handlers, self._environ, self._languages = handlers, environ, languages
         self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
         self._cgroup = Cgroup.own()
         self._suspects: dict[str, Suspect] = {}
@@ -142,6 +144,7 @@ class Pool:
             environ=self._environ,
             memory_bytes=int(self._handlers.memory_bytes),
             output_bytes=int(self._handlers.output_max_bytes),
+            languages=self._languages,
             cgroup=self._cgroup,
         )
         await executor.start()

@@ -160,6 +160,7 @@ class Current:
         self.session = Session()
         self.request = ""
         self.path = ""
+        self.step = ""
         self.child: int | None = None
         self.context: Context | None = None
 

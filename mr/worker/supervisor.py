@@ -97,7 +97,7 @@ class Supervisor:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
         self._pool = Pool(
-            settings.worker.executors, settings.handlers, environ, self._stock,
+            settings.worker.executors, settings.handlers, environ, parts.languages, self._stock,
             spawn=self._task, on_exit=self._executor_ended, on_free=self._feed,
         )  # fmt: skip
         self._feeding = Feeding(parts.registry, parts.datasets, settings.handlers, self._stock, self._readers)

@@ -122,22 +122,26 @@ class Bench:
 
     def handler(
         self,
-        source: str,
+        source: str | Handler,
         kind: HandlerType,
         name: str = "",
         cast: str | None = None,
         memory_mb: int | None = None,
     ) -> HandlerName:
         """Define a handler and name it."""
-        handler = Handler(
-            description="",
-            argument_spec=[("arguments" if kind == "mapper" else "results", cast)],
-            source_type="python",
-            source_code=source,
-            handler_type=kind,
-            required_capability="none",
-            form="module" if "def handle(" in source else "body",
-            memory_mb=memory_mb,
+        handler = (
+            source
+            if isinstance(source, Handler)
+            else Handler(
+                description="",
+                argument_spec=[("arguments" if kind == "mapper" else "results", cast)],
+                source_type="python",
+                source_code=source,
+                handler_type=kind,
+                required_capability="none",
+                form="module" if "def handle(" in source else "body",
+                memory_mb=memory_mb,
+            )
         )
         name = name or f"the_{kind}"
         version = hashlib.sha256(f"{handler.version}{name}".encode()).hexdigest()[:12]
@@ -146,11 +150,11 @@ class Bench:
 
     def start_map(
         self,
-        mapper: str,
+        mapper: str | Handler,
         arguments: list[Any] | None = None,
         *,
-        combiner: str | None = None,
-        reducer: str | None = ALL,
+        combiner: str | Handler | None = None,
+        reducer: str | Handler | None = ALL,
         first: int = 0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         cast: str | None = None,
@@ -174,7 +178,7 @@ class Bench:
         self.process.run(frame, Items.of(documents), recorder)
         return recorder
 
-    async def map(self, mapper: str, arguments: list[Any] | None = None, **options: Any) -> Recorder:
+    async def map(self, mapper: str | Handler, arguments: list[Any] | None = None, **options: Any) -> Recorder:
         """Run to the end."""
         recorder = self.start_map(mapper, arguments, **options)
         await self.finish(recorder)
@@ -182,7 +186,7 @@ class Bench:
 
     def start_reduce(
         self,
-        reducer: str,
+        reducer: str | Handler,
         *,
         session: dict[str, Any] | None = None,
         limits: Limits = Limits(),  # noqa: B008
@@ -203,7 +207,9 @@ class Bench:
         self.process.run(frame, None, recorder)
         return recorder
 
-    async def reduce(self, reducer: str, kind: frames.InputKind, elements: list[Any], **options: Any) -> Recorder:
+    async def reduce(
+        self, reducer: str | Handler, kind: frames.InputKind, elements: list[Any], **options: Any
+    ) -> Recorder:
         """Reduce these elements, sent two to a frame."""
         recorder = self.start_reduce(reducer, **options)
         for start in range(0, len(elements), 2):

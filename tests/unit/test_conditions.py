@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from mr.adapters.stores.sqlite import SqliteStore
 from mr.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from mr.model.condition import Condition, Health, fine
 from mr.model.invocation import WorkerRecord
+from mr.model.language import Language
 from mr.ports.broker import Backlog, Publisher
 from mr.ports.store import Store
 from mr.rules import condition
@@ -162,6 +164,17 @@ def test_the_level_of_isolation_is_told_with_the_reason_why_there_is_no_more() -
     assert "nothing may be made" in least
 
 
+def test_languages_whose_program_is_missing_are_named_with_what_to_install() -> None:
+    languages = {
+        "one": Language(name="one", command=("sh",)),
+        "two": Language(name="two", command=("no-such-program",), install="apt-get install two"),
+        "own": Language(name="own", command=("{interpreter}",)),
+    }
+    found = machine.programs(languages)
+    assert found.health is OK
+    assert found.found == "python, one, own; not here: two (no no-such-program; apt-get install two)"
+
+
 # The fleet
 
 
@@ -239,10 +252,15 @@ def test_a_part_that_cannot_be_is_a_condition_and_what_needs_it_is_left_out() ->
     def never() -> Fleet:
         raise AssertionError("not asked for")
 
-    found = {one.subject: one for one in checkup(settings, refused, away, never)}
+    found = {one.subject: one for one in checkup(settings, dict, refused, away, never)}
     assert found["store"].found == "it lies on a network file system"
     assert found["broker"].health is FAIL
     assert found["open files"]
-    part: object = Nothing()
-    found = {one.subject: one for one in checkup(settings, lambda: part, lambda: part, lambda: part)}  # type: ignore[arg-type, return-value]
+    part: Any = Nothing()
+
+    def mistaken() -> dict[str, Language]:
+        raise ConfigError(["MR_PROCESSORS: no TOML"])
+
+    found = {one.subject: one for one in checkup(settings, mistaken, lambda: part, lambda: part, lambda: part)}
     assert found["fleet"].found == "away"
+    assert (found["languages"].health, found["languages"].found) == (FAIL, "MR_PROCESSORS: no TOML")

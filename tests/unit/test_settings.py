@@ -222,6 +222,7 @@ WRONG = {
     "MR_FS_URL": "/srv",
     "MR_BLOB_URL": "srv",
     "MR_DO_STREAM_LOG": "x",
+    "MR_PROCESSORS": "processors.toml",
     "MR_LOG_FILEPATH": "mr.log",
     "MR_RESULT_WRITER": "printer",
     "MR_RESULT_WRITER_FQ_CLASS": "a.b c",

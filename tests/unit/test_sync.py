@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from mr.adapters.language_file import languages
 from mr.adapters.processors import python_body
+from mr.adapters.processors.command import CommandProcessor
 from mr.adapters.processors.python import PythonProcessor
 from mr.adapters.stores.sqlite import SqliteStore
 from mr.clock import SystemClock
@@ -298,11 +300,17 @@ def reduce(results: list[tuple[str, Any]]) -> list[tuple[str, int]]:
     return list(scope("sum").handle(list(grouped.items())))
 
 
-def test_the_samples_sync_and_show_both_forms(sync: Sync, registry: Registry) -> None:
+def test_the_samples_sync_and_show_every_form_and_language(store: Store) -> None:
+    others = [CommandProcessor(language) for language in languages().values()]
+    registry = Registry(store, [PythonProcessor(), *others], SystemClock())
+    registry.create_workflow("w", "")
+    sync = Sync(registry)
     plan = sync.apply(sync.plan("w", SAMPLES))
-    assert (plan.errors, marks(plan)) == ([], {"words_count": "+", "words_ranges": "+", "words_sum": "+"})
-    forms = {name: record.form for name, record in registry.list_handlers("w").items()}
+    assert (plan.errors, set(marks(plan).values())) == ([], {"+"})
+    found = registry.list_handlers("w")
+    forms = {name: found[name].form for name in ("words_count", "words_ranges", "words_sum")}
     assert forms == {"words_count": "module", "words_ranges": "module", "words_sum": "body"}
+    assert {record.source_type for record in found.values()} == {"python", *languages()}
     registry.create_step("w", "count_range", "", "words_count", "", "words_sum")
     registry.create_step("w", "count_files", "", "words_ranges", "", "words_sum")
     registry.create_job("w", "count", "", "count_files")
@@ -348,6 +356,19 @@ def test_a_word_is_counted_once_wherever_the_ranges_are_cut(tmp_path: Path, chun
 def test_wrong_arguments_of_the_sample_are_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"expected (root|chunk_kb) to be"):
         list(scope("ranges").handle(list(arguments.items()), SimpleNamespace(map_to=lambda step: None)))
+
+
+def test_the_header_of_a_file_wins_over_its_extension(store: Store, folder: Path) -> None:
+    others = [CommandProcessor(language) for language in languages().values()]
+    registry = Registry(store, [PythonProcessor(), *others], SystemClock())
+    registry.create_workflow("w", "")
+    header = '# /// mr\n# source_type = "{}"\n# handler_type = "mapper"\n# required_capability = "none"\n# ///\n'
+    put(folder, "a.py", "#!/bin/cat\n" + header.format("streaming"))
+    put(folder, "b.sh", header.format("cobol"))
+    plan = Sync(registry).plan("w", folder)
+    assert plan.handlers["a"].source_type == "streaming"
+    [problem] = plan.errors
+    assert problem.startswith("b.sh:1: its header says source_type 'cobol', which no processor has")
 
 
 def test_a_sample_is_a_handler_with_a_description() -> None:

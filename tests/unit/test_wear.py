@@ -98,7 +98,7 @@ async def pool_of_one() -> AsyncIterator[Pool]:
         task.add_done_callback(tasks.discard)
 
     handlers = HandlerSettings(memory_mb=1024)
-    pool = Pool(1, handlers, os.environ, Stock({}), spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None)
+    pool = Pool(1, handlers, os.environ, {}, Stock({}), spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None)
     await pool.start()
     try:
         yield pool

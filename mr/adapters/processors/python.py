@@ -21,32 +21,20 @@ without tags that make objects, without keys given twice; and to name the line o
 from __future__ import annotations
 
 import ast
-import math
-import re
-import tomllib
-from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import msgspec
 import yaml
 
 from mr import codec
+from mr.adapters import handler_header as header
 from mr.adapters.processors import python_body
-from mr.errors import InvalidDocument, InvalidHandler, InvalidName
-from mr.model.capability import requirement
-from mr.model.handler import ARGUMENT_TYPES, Handler, HandlerType
+from mr.adapters.source_text import normal
+from mr.errors import InvalidDocument, InvalidHandler
+from mr.model.handler import Handler
 from mr.ports.processor import Processor
 
-DESCRIPTION_BYTES_MAX = 64 * 1024
-HEADER_BYTES_MAX = 16 * 1024
-ATTEMPTS_MAX = 100
-
 BODY_FIELDS = frozenset({"argument_spec", "handler_type", "required_capability"})
-MODULE_FIELDS = frozenset({"handler_type", "required_capability"})
-MODULE_OPTIONS = frozenset({"timeout_s", "memory_mb", "attempts"})
-ARGUMENT: Mapping[HandlerType, str] = {"mapper": "arguments", "combiner": "results", "reducer": "results"}
-
-_TOML_LINE = re.compile(r"at line (\d+)")
 
 
 class PythonProcessor(Processor):
@@ -56,7 +44,7 @@ class PythonProcessor(Processor):
     extensions = ("py",)
 
     def check(self, name: str, source: str) -> Handler:
-        source = python_body.normal(source)
+        source = normal(source)
         tree = python_body.parse(source, name)
         form = _form(tree)
         return _checked(
@@ -64,34 +52,15 @@ class PythonProcessor(Processor):
         )
 
     def verify(self, name: str, handler: Handler) -> Handler:
-        source = python_body.normal(handler.source_code)
+        source = normal(handler.source_code)
         tree = python_body.parse(source, name)
         return _checked(name, tree, _form(tree), msgspec.structs.replace(handler, source_code=source))
 
 
 def _checked(name: str, tree: ast.Module, form: Literal["body", "module"], handler: Handler) -> Handler:
     """The last checks, of fields and code together, whichever way the fields came."""
-    if handler.handler_type not in get_args(HandlerType):
-        raise InvalidHandler(
-            f"{name}:1: handler_type is {_show(handler.handler_type)}; expected mapper, combiner or reducer"
-        )
-    parameter = ARGUMENT[handler.handler_type]
-    declared = [argument for argument, _ in handler.argument_spec]
-    if declared != [parameter]:
-        raise InvalidHandler(
-            f"{name}:1: Can not save {handler.handler_type.upper()} handler with invalid defined arguments: "
-            f"[{', '.join(declared)}]; expected exactly [{parameter}]"
-        )
-    for argument, kind in handler.argument_spec:
-        if kind is not None and kind not in ARGUMENT_TYPES:
-            raise InvalidHandler(
-                f"{name}:1: argument {argument} has the type {_show(kind)}; expected null or one of "
-                f"{', '.join(ARGUMENT_TYPES)}"
-            )
-    try:
-        capability = requirement(handler.required_capability).text
-    except InvalidName as error:
-        raise InvalidHandler(f"{name}:1: {error.message}", hint=error.hint) from error
+    handler = header.checked(name, handler)
+    parameter = header.ARGUMENT[handler.handler_type]
     if form == "module":
         _check_handle(name, tree, parameter)
         python_body.compile_tree(tree, name)
@@ -99,7 +68,7 @@ def _checked(name: str, tree: ast.Module, form: Literal["body", "module"], handl
         if not python_body.yields(tree.body):
             raise InvalidHandler(f"{name}:1: is no generator: it has no 'yield' at its top level")
         python_body.tree_as_function(tree, name, parameter)
-    return msgspec.structs.replace(handler, required_capability=capability, form=form)
+    return msgspec.structs.replace(handler, form=form)
 
 
 def _form(tree: ast.Module) -> Literal["body", "module"]:
@@ -148,7 +117,7 @@ def _body_header(name: str, tree: ast.Module, source: str) -> Handler:
         )
     block = "\n".join(lines[mark + 1 :])
     parser, parser_line = lines[mark][2:].strip().lower(), first_line + mark
-    _check_size(name, parser_line, "header", block, HEADER_BYTES_MAX)
+    header.check_size(name, parser_line, "header", block, header.HEADER_BYTES_MAX)
     if parser in ("", "yaml"):
         fields = _read_yaml(name, parser_line + 1, block)
     elif parser == "json":
@@ -158,14 +127,14 @@ def _body_header(name: str, tree: ast.Module, source: str) -> Handler:
             f"{name}:{parser_line}: Parser for description is invalid: [{parser[:40]}]", hint="'yaml' or 'json'"
         )
     place = f"{name}:{parser_line}"
-    table = _fields(place, fields, BODY_FIELDS, frozenset())
+    table = header.fields(place, fields, BODY_FIELDS, frozenset())
     return Handler(
-        description=_description(name, first_line, "\n".join(lines[:mark])),
-        argument_spec=_argument_spec(place, table["argument_spec"]),
+        description=header.description(name, first_line, "\n".join(lines[:mark])),
+        argument_spec=header.argument_spec(place, table["argument_spec"]),
         source_type="python",
         source_code=source,
-        handler_type=_handler_type(place, table["handler_type"]),
-        required_capability=_text(place, "required_capability", table["required_capability"]),
+        handler_type=header.handler_type(place, table["handler_type"]),
+        required_capability=header.text(place, "required_capability", table["required_capability"]),
     )
 
 
@@ -178,48 +147,15 @@ def _block(name: str, tree: ast.Module, source: str) -> Handler:
             hint="it needs handler_type and required_capability, in TOML, up to a line '# ///'",
         )
     line, lines = found
-    place, block = f"{name}:{line}", "\n".join(lines)
-    _check_size(name, line, "block", block, HEADER_BYTES_MAX)
-    try:
-        fields = tomllib.loads(block)
-    except tomllib.TOMLDecodeError as error:
-        at = _TOML_LINE.search(str(error))
-        raise InvalidHandler(f"{name}:{line + int(at[1]) if at else line}: no TOML: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidHandler(f"{place}: no TOML that can be read: {str(error)[:100]}") from error
-    table = _fields(place, fields, MODULE_FIELDS, MODULE_OPTIONS)
-    handler_type = _handler_type(place, table["handler_type"])
+    place = f"{name}:{line}"
+    table = header.fields(place, header.read_toml(name, line, lines), header.FIELDS, header.OPTIONS | {"source_type"})
     text, first_line = _doc_string(tree)
-    return Handler(
-        description=_description(name, first_line, text or ""),
-        argument_spec=[(ARGUMENT[handler_type], None)],
-        source_type="python",
-        source_code=source,
-        handler_type=handler_type,
-        required_capability=_text(place, "required_capability", table["required_capability"]),
-        form="module",
-        timeout_s=_seconds(place, table.get("timeout_s")),
-        memory_mb=_whole(place, "memory_mb", table.get("memory_mb"), 2**31),
-        attempts=_whole(place, "attempts", table.get("attempts"), ATTEMPTS_MAX),
-    )
+    description = header.description(name, first_line, text or "")
+    return header.handler_of_block(place, table, source_type="python", source=source, description=description)
 
 
 def _block_lines(name: str, source: str) -> tuple[int, list[str]] | None:
-    """The number of the line that opens the block, and the lines in it without their `#`; None without a block."""
-    lines = source.split("\n")
-    opening = [number for number, line in enumerate(lines, 1) if line.rstrip() == "# /// mr"]
-    if not opening:
-        return None
-    if len(opening) > 1:
-        raise InvalidHandler(f"{name}:{opening[1]}: a second '# /// mr' block; the first is in line {opening[0]}")
-    block: list[str] = []
-    for number, line in enumerate(lines[opening[0] :], opening[0] + 1):
-        if line.rstrip() == "# ///":
-            return opening[0], block
-        if line.rstrip() != "#" and not line.startswith("# "):
-            raise InvalidHandler(f"{name}:{number}: expected '# ' or the closing '# ///' of the '# /// mr' block")
-        block.append(line[2:])
-    raise InvalidHandler(f"{name}:{opening[0]}: the '# /// mr' block is not closed with '# ///'")
+    return header.block_of(name, source.split("\n"), "#")
 
 
 def _doc_string(tree: ast.Module) -> tuple[str | None, int]:
@@ -228,21 +164,6 @@ def _doc_string(tree: ast.Module) -> tuple[str | None, int]:
         case [ast.Expr(value=ast.Constant(value=str() as text, lineno=line)), *_]:
             return text, line
     return None, 1
-
-
-def _description(name: str, line: int, text: str) -> str:
-    _check_size(name, line, "description", text, DESCRIPTION_BYTES_MAX)
-    return text.strip()
-
-
-def _check_size(name: str, line: int, what: str, text: str, size_max: int) -> None:
-    try:
-        size = len(text.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        # Written as an escape, so the source itself was good UTF-8.
-        raise InvalidHandler(f"{name}:{line}: the {what} holds a lone surrogate, which is no text") from error
-    if size > size_max:
-        raise InvalidHandler(f"{name}:{line}: the {what} has {size} bytes; at most {size_max} are allowed")
 
 
 class _HeaderLoader(yaml.SafeLoader):
@@ -261,7 +182,7 @@ class _HeaderLoader(yaml.SafeLoader):
                 continue
             # A merge key ('<<') gives keys a second time without showing it.
             if key.value in seen or key.value == "<<":
-                problem = f"the key {_show(key.value)} is {'given twice' if key.value in seen else 'not allowed'}"
+                problem = f"the key {header.show(key.value)} is {'given twice' if key.value in seen else 'not allowed'}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
@@ -286,66 +207,3 @@ def _read_json(name: str, line: int, block: str) -> Any:
         return codec.loads(block.encode("utf-8"))
     except InvalidDocument as error:
         raise InvalidHandler(f"{name}:{line}: no JSON: {error.message}") from error
-
-
-def _fields(place: str, fields: Any, needed: frozenset[str], optional: frozenset[str]) -> dict[str, Any]:
-    if not isinstance(fields, dict):
-        raise InvalidHandler(f"{place}: the header is {_show(fields)}; expected the fields {_list(needed)}")
-    given = {key if isinstance(key, str) else repr(key) for key in fields}
-    if not needed <= given <= needed | optional:
-        also = f", and of {_list(optional)} what you like" if optional else ""
-        raise InvalidHandler(
-            f"{place}: the header has the fields {_list(given)}; expected exactly {_list(needed)}{also}"
-        )
-    return cast("dict[str, Any]", fields)
-
-
-def _argument_spec(place: str, value: Any) -> list[tuple[str, str | None]]:
-    if not isinstance(value, list):
-        raise InvalidHandler(f"{place}: argument_spec is {_show(value)}; expected a list of {{name, type}}")
-    spec: list[tuple[str, str | None]] = []
-    for item in value:
-        if not isinstance(item, dict) or set(item) != {"name", "type"}:
-            raise InvalidHandler(f"{place}: argument_spec has {_show(item)}; expected exactly the fields [name, type]")
-        kind = item["type"]
-        spec.append(
-            (_text(place, "name of an argument", item["name"]), None if kind is None else _text(place, "type", kind))
-        )
-    return spec
-
-
-def _handler_type(place: str, value: Any) -> HandlerType:
-    if value not in get_args(HandlerType):
-        raise InvalidHandler(f"{place}: handler_type is {_show(value)}; expected mapper, combiner or reducer")
-    return cast("HandlerType", value)
-
-
-def _text(place: str, field: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise InvalidHandler(f"{place}: {field} is {_show(value)}; expected a text that is not empty")
-    return value
-
-
-def _seconds(place: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise InvalidHandler(f"{place}: expected timeout_s to be a positive number of seconds, got: {_show(value)}")
-    return float(value)
-
-
-def _whole(place: str, field: str, value: Any, most: int) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int or not 0 < value <= most:
-        raise InvalidHandler(f"{place}: expected {field} to be a whole number from 1 to {most}, got: {_show(value)}")
-    return value
-
-
-def _list(fields: frozenset[str] | set[str]) -> str:
-    return f"[{', '.join(sorted(field[:60] for field in fields))}]"
-
-
-def _show(value: Any) -> str:
-    shown = "null" if value is None else repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

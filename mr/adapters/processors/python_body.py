@@ -16,21 +16,14 @@ from __future__ import annotations
 import ast
 from types import CodeType
 
+from mr.adapters.source_text import check_text, normal
 from mr.errors import InvalidHandler
-from mr.ports.processor import SOURCE_BYTES_MAX
 
 CLAUSES_MAX = 100
 WEIGHT_MAX = 3_000_000
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _TRIES = (ast.Try, ast.TryStar)
-# Control characters that a source may hold; JSON spells each of the others with six bytes.
-_CONTROLS = frozenset(map(chr, range(32))) - frozenset("\t\n\f")
-
-
-def normal(source: str) -> str:
-    """The source with the line ends that Python sees, so that a checkout on Windows has the same version."""
-    return source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse(source: str, name: str) -> ast.Module:
@@ -38,7 +31,7 @@ def parse(source: str, name: str) -> ast.Module:
 
     Raises: InvalidHandler with `<name>:<line>: <problem>`, also for source made to exhaust the parser.
     """
-    _check_text(source, name)
+    check_text(source, name)
     try:
         tree = ast.parse(source, filename=name)
     except SyntaxError as error:
@@ -114,21 +107,6 @@ def yields(statements: list[ast.stmt]) -> bool:
         skipped = {id(statement) for statement in inside}
         waiting.extend(child for child in ast.iter_child_nodes(node) if id(child) not in skipped)
     return False
-
-
-def _check_text(source: str, name: str) -> None:
-    try:
-        size = len(source.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        line = source.count("\n", 0, error.start) + 1
-        raise InvalidHandler(f"{name}:{line}: holds a lone surrogate, which is no text") from error
-    if size > SOURCE_BYTES_MAX:
-        raise InvalidHandler(f"{name}:1: has {size} bytes; a handler has at most {SOURCE_BYTES_MAX}")
-    for control in _CONTROLS:
-        at = source.find(control)
-        if at >= 0:
-            line = source.count("\n", 0, at) + 1
-            raise InvalidHandler(f"{name}:{line}: holds the control character {control!r}")
 
 
 def _check_weight(tree: ast.Module, name: str) -> None:
