@@ -330,3 +330,11 @@ async def test_a_run_of_many_quick_invocations_is_not_slow(one: Bench) -> None:
     started = time.monotonic()
     await one.map(handler(SAME), [[["k", 1]]] * 1000)
     assert time.monotonic() - started < 20, "a process for each would take minutes"
+
+
+async def test_node_that_has_no_room_to_start_is_told_as_lack_of_memory() -> None:
+    program("node")
+    async with bench(languages=LANGUAGES, memory_bytes=400 * 1024**2) as small:
+        failure = (await small.map(handler("export function* handle() { yield [1, 2]; }\n", "javascript"))).failure()
+        assert failure.class_ == "memory"
+        assert "it may have 400 MB (MR_HANDLER_MEMORY_MB)" in failure.message
