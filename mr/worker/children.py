@@ -30,6 +30,8 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 KEPT_MAX = 8
 """Children that wait for their next invocation, at most."""
 INVOCATIONS_MAX = 10_000
+ROOM_BYTES = 64 * 1024 * 1024
+"""So much beside twice what it began with is the coming and going of a heap."""
 TOLD_BYTES = 16 * 1024
 _CHUNK = 65536
 _PAGE = resource.getpagesize()
@@ -79,6 +81,7 @@ class Child:
         self.unsent = 0
         """Bytes of the feed that wait for room in its stdin."""
         self.invocations = 0
+        self._first = 0
         self._is_over = False
 
     @property
@@ -100,7 +103,9 @@ class Child:
                 resident = int(file.read().split()[1]) * _PAGE
         except (OSError, IndexError):
             return True
-        return self._memory is not None and resident > self._memory // 2
+        self._first = self._first or resident
+        has_grown = resident > 2 * self._first + ROOM_BYTES
+        return has_grown or (self._memory is not None and resident > self._memory // 2)
 
     def begin(self) -> None:
         """The next invocation begins."""

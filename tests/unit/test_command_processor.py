@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from textwrap import dedent
 
 import msgspec
 import pytest
@@ -135,6 +137,14 @@ def test_a_file_adds_languages_and_replaces_shipped_ones(tmp_path: Path) -> None
     assert found["shell"].extensions == ("bash",)
     assert found["perl"].command == ("perl5",)
     assert filled(("a", "{handler}:{memory_mb}"), "/h", memory_mb=5) == ["a", "/h:5"]
+
+
+def test_the_examples_of_the_page_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "languages.rst").read_text()
+    blocks = [dedent(block) for block in re.findall(r"code-block:: toml\n\n((?:    .*\n|\n)+)", page)]
+    assert len(blocks) == 2
+    for block in blocks:
+        assert set(language_file.languages(write(tmp_path, block))) > set(SHIPPED)
 
 
 def test_mistakes_of_the_file_are_told_together(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from mr.adapters.language_file import languages
 from mr.model.handler import Handler, HandlerType
@@ -19,7 +20,7 @@ from mr.worker.frames import Limits
 from tests.servers import program
 from tests.unit.executors import ALL, Bench, Recorder, bench, until
 
-pytestmark = pytest.mark.kills
+pytestmark = [pytest.mark.kills, pytest.mark.asyncio(loop_scope="module")]
 
 RAW = Language(name="raw", command=(sys.executable, "-u"), extensions=("raw",), install="install the raw language")
 LINES = Language(name="lines", command=("sh",), extensions=("lines",), speaks="lines", out_of_memory=("no memory",))
@@ -43,10 +44,21 @@ SAME = TALK + "serve(lambda run, rows: [say('out', *row) for row in rows])\n"
 PID = TALK + "serve(lambda run, rows: say('out', 'pid', os.getpid()))\n"
 
 
-@pytest.fixture
-async def one() -> AsyncIterator[Bench]:
-    async with bench(languages=LANGUAGES) as running:
-        yield running
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def benches() -> AsyncIterator[list[Bench]]:
+    running: list[Bench] = []
+    yield running
+    for one in running:
+        await one.process.kill()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def one(benches: list[Bench]) -> Bench:
+    """An executor that knows the languages: the same for all tests, until one ends it."""
+    if not benches or not benches[-1].process.alive:
+        benches.append(Bench(languages=LANGUAGES))
+        await benches[-1].process.start()
+    return benches[-1]
 
 
 def handler(source: str, language: str = "raw", kind: HandlerType = "mapper", **options: Any) -> Handler:
@@ -90,6 +102,22 @@ async def test_a_process_that_died_meanwhile_is_started_anew(one: Bench) -> None
     os.kill(first, 9)
     await until(lambda: not lives(first), "the end of the process")
     assert await pid_of(one, handler(PID)) != first
+
+
+async def test_a_process_that_has_grown_is_not_used_for_the_next_run(one: Bench) -> None:
+    source = TALK + (
+        "held = []\n"
+        "def invoke(run, rows): held.append(bytearray(rows[0][1])); say('out', 'pid', os.getpid())\n"
+        "serve(invoke)\n"
+    )
+
+    async def run(size: int) -> Any:
+        return (await one.map(handler(source), [[["k", size]]])).result()
+
+    first = await run(1)
+    assert await run(10_000_000) == first
+    assert await run(200_000_000) == first
+    assert await run(1) != first
 
 
 async def test_few_processes_wait_at_a_time(one: Bench) -> None:
