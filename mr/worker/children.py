@@ -21,7 +21,7 @@ from os import close, fstat, pidfd_open, read, set_blocking, write
 from select import POLLIN, POLLOUT, poll
 from signal import Signals
 from subprocess import PIPE, Popen
-from time import monotonic, sleep
+from time import monotonic
 
 from mr.worker.output import Capture
 from mr.worker.scope import Refused
@@ -211,16 +211,21 @@ class Child:
     def wait(self, patience_s: float = inf) -> int | None:
         """Its exit code, negative for a signal, once it has closed its stdout; None if it does not end in this time."""
         until = monotonic() + patience_s
-        poller = poll()
-        poller.register(self._err, POLLIN)
-        hears = True
-        while self._process.poll() is None:
-            if monotonic() > until:
-                return None
-            if not hears:
-                sleep(0.01)
-            elif poller.poll(10):
-                hears = self._take_told() is not False
+        if self._process.poll() is None:
+            end = pidfd_open(self.pid)
+            try:
+                poller = poll()
+                poller.register(self._err, POLLIN)
+                poller.register(end, POLLIN)
+                while self._process.poll() is None:
+                    left_s = until - monotonic()
+                    if left_s <= 0:
+                        return None
+                    for descriptor, _ in poller.poll(None if left_s == inf else 1000 * left_s):
+                        if descriptor == self._err and self._take_told() is False:
+                            poller.unregister(self._err)
+            finally:
+                close(end)
         self.drain()
         return self._process.returncode
 
