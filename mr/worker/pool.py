@@ -5,6 +5,9 @@ A worn executor (`wear`) leaves its slot between two runs, and the spare takes i
 A handler that ended an executor is **suspect** for a while: all suspects together get one slot at a time, and one that
 ends one executor after the other waits before its next, longer each time. A new executor costs as much as thousands of
 invocations; without that, a handler that always dies would have all of them start anew all the time.
+
+And a handler waits until the executor that clears up after it is done: the processes that it has left may take a tenth
+of a second to end, in which its next request would be on the next executor, and so on, until there is none for others.
 """
 
 from __future__ import annotations
@@ -93,6 +96,10 @@ class Pool:
 
     def may_run(self, version: str | None) -> bool:
         """Whether work of this mapper may begin now; None stands for a reduce."""
+        if version is None:
+            return True
+        if any(slot.version == version and slot.run is not None and slot.run.is_told for slot in self.slots):
+            return False
         if not self._suspects:
             return True
         now = asyncio.get_running_loop().time()

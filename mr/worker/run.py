@@ -59,6 +59,11 @@ class Run:
         self._line: deque[Callable[[], None]] = deque()
         self._is_void = False
 
+    @property
+    def is_told(self) -> bool:
+        """Whether all of a map's children are reported: what its executor still does is to clear up after them."""
+        return isinstance(self.work, MapWork) and self.reported >= self.work.to
+
     def handler(self, stage: frames.Stage) -> str:
         """The name of the handler that runs in a stage."""
         step = self.visit.definitions.steps[self.work.step]

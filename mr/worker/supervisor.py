@@ -64,6 +64,8 @@ FIRST_TRY = 16
 AT_ONCE_MAX = 1024
 RUN_FOR_S = 0.02
 """How much work goes to an executor at once, by the pace of its handler."""
+CLEAR_UP_S = 5.0
+"""An executor gives up clearing after two."""
 HELD_S = 1.0
 HOLDS_MAX = 1000
 LONG_S = 60.0
@@ -402,8 +404,13 @@ class Supervisor:
                 slot.executor.stop_after_current()
                 self._loop.call_later(0.1, self._kill_if_still, slot, slot.run)
 
-    def _kill_if_still(self, slot: Slot, run: Run) -> None:
-        if slot.run is run and slot.executor is not None:
+    def _kill_if_still(self, slot: Slot, run: Run, has_waited: bool = False) -> None:
+        if slot.run is not run or slot.executor is None:
+            return
+        if run.is_told and not has_waited:
+            # It clears up after a handler that left processes, as it does after a request that fails: let it.
+            self._loop.call_later(CLEAR_UP_S, self._kill_if_still, slot, run, True)
+        else:
             self._task(slot.executor.kill())
 
     # -- feeding executors ----------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mr.worker.family import below
 from tests.acceptance.conftest import Shared
-from tests.acceptance.service import Reply
+from tests.acceptance.service import Reply, eventually
 from tests.acceptance.sources import ALL, FLAT, RETURN, combiner, map_to, mapper, module, note, reducer
 
 FIRST = "yield MrConfigureToReturn()\n"
@@ -175,6 +176,20 @@ def test_what_a_handler_leaves_in_its_executor_hurts_nobody(pair: Shared, w: str
     leaf = mapper(f"{code}\n{FIRST}for key, n in arguments: yield key, n")
     pair.define(w, {"start": (map_to("leaf", MANY), ALL), "leaf": (leaf, ALL)})
     assert sorted(pair.post(w).pairs) == [[n, [[n]]] for n in range(20)]
+
+
+def test_an_executor_that_clears_up_after_a_failed_handler_is_not_replaced(
+    pair: Shared, w: str, tmp_path: Path
+) -> None:
+    # It takes longer than an executor is given whose request is over.
+    code = f"import os, time\n{note(tmp_path / 'pid', 'str(os.getpid())')}\n"
+    code += "for n in range(300):\n    if not os.fork(): time.sleep(600)\nraise RuntimeError('enough')\n"
+    pair.define(w, {"start": (mapper(code + FIRST), ALL)})
+    assert pair.post(w).error["message"] == "enough"
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not below(pid), "nothing is left below the executor")
+    # By then it may have been due for something that others of these tests have left in it.
+    assert Path(f"/proc/{pid}").exists() or f"executor {pid} is replaced" in pair.general.log + pair.gpu.log
 
 
 def test_the_traceback_has_the_lines_of_the_handler_as_it_was_stored(pair: Shared, w: str) -> None:

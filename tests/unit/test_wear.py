@@ -167,6 +167,22 @@ async def test_suspects_get_one_slot_at_a_time_and_others_any() -> None:
 
 
 @pytest.mark.kills
+async def test_who_is_cleared_up_after_waits_and_others_do_not() -> None:
+    async with pool_of_one() as pool:
+        [slot] = pool.slots
+        pool.slots.append(Slot(1))
+        slot.version, slot.case = "leaves processes", cast(Any, object())
+        slot.run = cast(Any, SimpleNamespace(is_told=False))
+        assert pool.may_run("leaves processes")
+        slot.run = cast(Any, SimpleNamespace(is_told=True))
+        assert not pool.may_run("leaves processes")
+        assert pool.may_run("another")
+        assert pool.may_run(None)
+        slot.run = slot.case = None
+        assert pool.may_run("leaves processes")
+
+
+@pytest.mark.kills
 async def test_a_suspect_waits_longer_after_each_death(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mr.worker.pool.PAUSE_FIRST_S", 0.1)
     async with pool_of_one() as pool:
