@@ -232,7 +232,11 @@ class Etcd2Store(Store):
         return self._cluster.call(lambda client: client.delete(at, **expectation), writes=True)
 
     def _prune(self, gone: Sequence[str]) -> None:
-        """Remove the directories above paths where nothing is any more, as far as nothing else is in them."""
+        """Remove the directories above paths where nothing is any more, as far as nothing else is in them.
+
+        etcd would as well take a key that has come to stand there; none does, for a name of mr that has been a
+        directory never becomes a key.
+        """
         with contextlib.suppress(StoreUnavailable):  # an empty one does no harm
             while gone:
                 above = {at.rpartition("/")[0] for at in gone} - {""}
