@@ -25,8 +25,12 @@ class Shared(Service):
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test runs on SQLite alone, on etcd and nsqd, and, where it is marked or all are asked for, on etcd v2 and nsqd.
 
-    Few are marked: on the third pair only a store without transactions is new, and all of it takes its time.
+    Few are marked: on the third pair only a store without transactions is new, and all of it takes its time. A test
+    that names its pairs itself has those.
     """
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "pair" in named:
+        return
     every = metafunc.config.getoption("--every-pair") or metafunc.definition.get_closest_marker("third_pair")
     for name in {"pair", "tidy"} & set(metafunc.fixturenames):
         pairs = ["embedded", "cluster", *(["etcd2"] if every else [])]
