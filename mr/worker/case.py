@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mr.model.message import Message
 from mr.ports.broker import Delivery
@@ -11,6 +11,9 @@ from mr.worker.executor_process import ExecutorProcess
 from mr.worker.frames import Stage
 from mr.worker.run import Run
 from mr.worker.stock import NOTHING, Stock
+
+HELD_S = 1.0
+HOLDS_MAX = 1000
 
 
 class Case:
@@ -59,3 +62,13 @@ class Slot:
         self.run = self.case = self.stage = None
         self.verdict = ""
         return case
+
+
+def holds(cases: Iterable[Case], now: float) -> list[str]:
+    """For the worker's record: `workflow/request/path` of what has been in hand for over a second."""
+    held: set[str] = set()
+    for case in cases:
+        visit = case.visit
+        if now - case.since > HELD_S and visit.verdict is None:
+            held.update(f"{visit.workflow}/{visit.request_id}/{p}" for p in visit.holds[:HOLDS_MAX])
+    return sorted(held)[:HOLDS_MAX]

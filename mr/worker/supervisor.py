@@ -37,7 +37,7 @@ from mr.services.sweeper import Sweeper
 from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.wiring import Parts
-from mr.worker.case import Case, Slot
+from mr.worker.case import Case, Slot, holds
 from mr.worker.committing import CommitThread, Stopped
 from mr.worker.desk import Desk
 from mr.worker.endings import Endings
@@ -66,8 +66,6 @@ RUN_FOR_S = 0.02
 """How much work goes to an executor at once, by the pace of its handler."""
 CLEAR_UP_S = 5.0
 """An executor gives up clearing after two."""
-HELD_S = 1.0
-HOLDS_MAX = 1000
 LONG_S = 60.0
 """Work older than this is entered in a receipt, and its message finished: no broker has to wait for it."""
 
@@ -235,7 +233,7 @@ class Supervisor:
             self._allow()
             if now >= touch_at:
                 touch_at = now + TOUCH_S
-                self._note_holds()
+                self._held = holds(self._cases, time.monotonic())
                 self._endings.look(time.monotonic())
                 for case in list(self._cases):
                     self._hold(case)
@@ -304,15 +302,6 @@ class Supervisor:
     def _is_alone(self) -> bool:
         """Whether there is no other worker to give work to; then only this one's executors share it."""
         return self._fleet_workers == 1
-
-    def _note_holds(self) -> None:
-        """For the worker's record: what has been in hand for over a second."""
-        now = time.monotonic()
-        held: set[str] = set()
-        for case in self._cases:
-            if now - case.since > HELD_S and case.visit.verdict is None:
-                held.update(f"{case.visit.workflow}/{case.visit.request_id}/{p}" for p in case.visit.holds[:HOLDS_MAX])
-        self._held = sorted(held)[:HOLDS_MAX]
 
     def _allow(self) -> None:
         """As many messages at a time as keep the executors fed, and no more: nobody hoards."""

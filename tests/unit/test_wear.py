@@ -170,7 +170,7 @@ async def test_suspects_get_one_slot_at_a_time_and_others_any() -> None:
 async def test_who_is_cleared_up_after_waits_and_others_do_not() -> None:
     async with pool_of_one() as pool:
         [slot] = pool.slots
-        pool.slots.append(Slot(1))
+        pool.slots.append(Slot(1, Stock({})))
         slot.version, slot.case = "leaves processes", cast(Any, object())
         slot.run = cast(Any, SimpleNamespace(is_told=False))
         assert pool.may_run("leaves processes")
