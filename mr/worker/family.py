@@ -10,6 +10,7 @@ What handlers patch in `os` must not reach this code, so its functions are taken
 
 from __future__ import annotations
 
+from contextlib import suppress
 from os import P_ALL, WEXITED, WNOHANG, getpid, kill, listdir, waitid
 from pathlib import Path
 from signal import SIGKILL
@@ -25,13 +26,13 @@ def below(pid: int, most: int = 1 << 20) -> list[int]:
     found: list[int] = []
     waiting = [pid]
     while waiting and len(found) < most:
-        for tasks in _glob(Path(f"/proc/{waiting.pop()}/task"), "*/children"):
-            try:
-                children = [int(child) for child in _read_bytes(tasks).split()]
-            except OSError:
-                continue  # it has just ended
-            found += children
-            waiting += children
+        children: list[int] = []
+        # It may end at any moment, or one of its threads; also while its folder is listed.
+        with suppress(OSError):
+            for tasks in _glob(Path(f"/proc/{waiting.pop()}/task"), "*/children"):
+                children += map(int, _read_bytes(tasks).split())
+        found += children
+        waiting += children
     return found
 
 

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mr.worker import family
 from mr.worker.family import below, kill_marked
 
 pytestmark = pytest.mark.kills
@@ -47,6 +49,19 @@ def test_those_below_are_counted_up_to_a_bound() -> None:
             assert 4 <= len(below(process.pid, 4)) < 12
         finally:
             os.killpg(process.pid, 9)
+
+
+def test_one_that_ends_while_it_is_looked_at_hides_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"1": b"2 3", "3": b"4"}
+
+    def glob(folder: Path, _pattern: str) -> Iterator[Path]:
+        if folder.parent.name == "2":
+            raise FileNotFoundError(folder)
+        yield folder
+
+    monkeypatch.setattr(family, "_glob", glob)
+    monkeypatch.setattr(family, "_read_bytes", lambda folder: pages.get(folder.parent.name, b""))
+    assert sorted(below(1)) == [2, 3, 4]
 
 
 def test_what_has_the_mark_in_its_environment_is_ended_and_nothing_else(tmp_path: Path) -> None:
