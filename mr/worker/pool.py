@@ -31,6 +31,9 @@ from mr.worker.stock import Stock
 _log = logging.getLogger(__name__)
 
 START_AGAIN_S = 1.0
+VOID_S = 0.1
+CLEAR_UP_S = 5.0
+"""An executor gives up clearing up after two."""
 SUSPECT_S = 30.0
 SUSPECTS_MAX = 1000
 PAUSE_FIRST_S = 0.02
@@ -113,6 +116,23 @@ class Pool:
     def _suspect(self, version: str | None, now: float) -> Suspect | None:
         found = self._suspects.get(version) if version is not None else None
         return found if found is not None and now < found.until else None
+
+    def void(self, slot: Slot) -> None:
+        """What runs on a slot is of no use: it is stopped, and killed if it does not end by itself at once."""
+        if slot.run is not None and slot.executor is not None and not slot.verdict:
+            slot.run.void()
+            slot.verdict = "void"
+            slot.executor.stop_after_current()
+            asyncio.get_running_loop().call_later(VOID_S, self._kill_if_still, slot, slot.run)
+
+    def _kill_if_still(self, slot: Slot, run: Run, has_waited: bool = False) -> None:
+        if slot.run is not run or slot.executor is None:
+            return
+        if run.is_told and not has_waited:
+            # It clears up after a handler that left processes, as it does after a request that failed: let it.
+            asyncio.get_running_loop().call_later(CLEAR_UP_S, self._kill_if_still, slot, run, True)
+        else:
+            self._spawn(self._retire(slot.executor))
 
     def after(self, slot: Slot, run: Run) -> None:
         """A run on a slot is over: replace its executor if it is worn."""

@@ -64,8 +64,6 @@ FIRST_TRY = 16
 AT_ONCE_MAX = 1024
 RUN_FOR_S = 0.02
 """How much work goes to an executor at once, by the pace of its handler."""
-CLEAR_UP_S = 5.0
-"""An executor gives up clearing after two."""
 LONG_S = 60.0
 """Work older than this is entered in a receipt, and its message finished: no broker has to wait for it."""
 
@@ -361,7 +359,8 @@ class Supervisor:
     def _pump(self, case: Case) -> None:
         visit = case.visit
         if visit.verdict is not None:
-            self._end_runs(case)
+            for slot in case.slots:
+                self._pool.void(slot)
         elif visit.has_work:
             self._ready.append(case)
             self._feed()
@@ -383,24 +382,6 @@ class Supervisor:
                 self._open(case.delivery, case.message, True)
         elif case.delivery is not None:
             case.delivery.finish()
-
-    def _end_runs(self, case: Case) -> None:
-        """The visit is void: what runs for it is stopped, and killed if it does not end by itself at once."""
-        for slot in case.slots:
-            if slot.run is not None and slot.executor is not None and not slot.verdict:
-                slot.run.void()
-                slot.verdict = "void"
-                slot.executor.stop_after_current()
-                self._loop.call_later(0.1, self._kill_if_still, slot, slot.run)
-
-    def _kill_if_still(self, slot: Slot, run: Run, has_waited: bool = False) -> None:
-        if slot.run is not run or slot.executor is None:
-            return
-        if run.is_told and not has_waited:
-            # It clears up after a handler that left processes, as it does after a request that fails: let it.
-            self._loop.call_later(CLEAR_UP_S, self._kill_if_still, slot, run, True)
-        else:
-            self._task(slot.executor.kill())
 
     # -- feeding executors ----------------------------------------------------------------------------------------
 

@@ -189,7 +189,8 @@ def test_an_executor_that_clears_up_after_a_failed_handler_is_not_replaced(
     pid = int((tmp_path / "pid").read_text())
     eventually(lambda: not below(pid), "nothing is left below the executor")
     # By then it may have been due for something that others of these tests have left in it.
-    assert Path(f"/proc/{pid}").exists() or f"executor {pid} is replaced" in pair.general.log + pair.gpu.log
+    log = pair.general.log + pair.gpu.log
+    assert Path(f"/proc/{pid}").exists() or f"executor {pid} is replaced" in log, (pid, log[-3000:])
 
 
 def test_the_traceback_has_the_lines_of_the_handler_as_it_was_stored(pair: Shared, w: str) -> None:
