@@ -11,6 +11,7 @@ from mr.errors import InvalidName
 from mr.model.capability import Amounts, requirement
 
 TOPIC_MAX = 64
+_DIRECTIONS = frozenset({"map", "reduce"})
 _TOPIC = re.compile(r"[.a-zA-Z0-9_-]{1,64}", re.ASCII)
 
 Direction = Literal["map", "reduce"]
@@ -43,6 +44,14 @@ def check(workflow: str, capability: str) -> None:
     """
     topic(workflow, "map", capability)
     topic(workflow, "reduce", capability)
+    for noun, name in (("workflow", workflow), ("capability", requirement(capability).word)):
+        parts = name.split(".")
+        if len(parts) > 1 and not _DIRECTIONS.isdisjoint(parts):
+            # `a` with `b.map.c`, and `a.map.b` with `c`, would share a topic.
+            raise InvalidName(
+                f"{noun} name {name!r} is not allowed",
+                hint="'map' and 'reduce' cannot stand between dots, for topics are divided by them",
+            )
 
 
 def topics(workflow: str, capabilities: Iterable[str]) -> list[str]:

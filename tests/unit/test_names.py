@@ -109,3 +109,20 @@ def test_JX_56_a_topic_has_at_most_sixty_four_characters_in_both_directions() ->
     with pytest.raises(InvalidName, match="65 characters"):
         routing.check("w" * 47, "general")
     assert len(routing.topic("w" * 46, "reduce", "general")) == 64
+
+
+def test_JX_56_names_with_dots_never_share_a_topic() -> None:
+    names = ["a", "a.b", "map", "reduce", "a.map", "map.a", "a.map.b", "b.reduce.c", "a.reduce", "x.y.z", "mapper.a"]
+    seen: dict[str, tuple[str, str, str]] = {}
+    for workflow in names:
+        for capability in names:
+            try:
+                routing.check(workflow, capability)
+            except InvalidName:
+                continue
+            for direction in ("map", "reduce"):
+                place = (workflow, direction, capability)
+                assert seen.setdefault(routing.topic(*place), place) == place
+    assert ("a.b", "map", "x.y.z") in seen.values()
+    assert ("map", "map", "reduce") in seen.values()
+    assert not [place for place in seen.values() if "a.map.b" in place]
