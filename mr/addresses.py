@@ -19,6 +19,7 @@ NSQD_PORT = 4150
 NSQLOOKUPD_PORT = 4161
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+_MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -88,6 +89,40 @@ class NsqNode(msgspec.Struct, frozen=True):
 
     tcp: Endpoint
     http: Endpoint
+
+
+class HttpUrl(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something is posted to. Printing leaves the password out."""
+
+    scheme: Literal["http", "https"]
+    endpoint: Endpoint
+    target: str = "/"
+    username: str = ""
+    password: str = ""
+
+    @property
+    def address(self) -> str:
+        """The URL without user and password."""
+        return f"{self.scheme}://{self.endpoint}{self.target}"
+
+    def __str__(self) -> str:
+        user = f"{quote(self.username, safe='')}:***@" if self.username else ""
+        return f"{self.scheme}://{user}{self.endpoint}{self.target}"
+
+    def __repr__(self) -> str:
+        return f"HttpUrl({str(self)!r})"
+
+
+class Password(msgspec.Struct, frozen=True):
+    """A secret of the settings. Printing leaves it out."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __repr__(self) -> str:
+        return "Password('***')"
 
 
 class BrokerUrl(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +264,43 @@ def parse_file_system(text: str) -> FileSystemUrl:
     if scheme == "file" and not rest.startswith("/"):
         raise ValueError("file:///absolute/dir")
     return FileSystemUrl(text)
+
+
+def parse_http(text: str) -> HttpUrl:
+    """`http://[user:password@]host[:port][/path][?query]`, or `https://…`."""
+    expectation = "http://host[:port]/path or https://host[:port]/path"
+    scheme, rest = _split(text, expectation)
+    if scheme not in ("http", "https") or not rest.isascii() or not rest.isprintable() or set(rest) & set(" #\\"):
+        raise ValueError(expectation)
+    place = re.fullmatch(r"(?:([^/?@]*)@)?([^/?@]+)(.*)", rest)
+    if place is None:
+        raise ValueError(expectation)
+    username, _, password = (place[1] or "").partition(":")
+    endpoints = parse_endpoints(place[2], default_port=443 if scheme == "https" else 80)
+    if len(endpoints) != 1:
+        raise ValueError(expectation)
+    return HttpUrl(
+        scheme="https" if scheme == "https" else "http",
+        endpoint=endpoints[0],
+        target=place[3] if place[3].startswith("/") else f"/{place[3]}",
+        username=unquote(username),
+        password=unquote(password),
+    )
+
+
+def parse_mail_address(text: str) -> str:
+    """`name@host`, without anything around it."""
+    if len(text) > 254 or not _MAIL.fullmatch(text):
+        raise ValueError("a mail address such as ana@example.org")
+    return text
+
+
+def parse_mail_addresses(text: str) -> tuple[str, ...]:
+    """Mail addresses with commas between."""
+    try:
+        return tuple(dict.fromkeys(parse_mail_address(part.strip()) for part in text.split(",")))
+    except ValueError as error:
+        raise ValueError("mail addresses such as ana@example.org, with commas between") from error
 
 
 def _http_of(tcp: Endpoint) -> Endpoint:

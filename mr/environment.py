@@ -19,7 +19,7 @@ import msgspec
 from mr import addresses
 from mr.addresses import BrokerUrl, Endpoint, StoreUrl, Tls
 from mr.errors import InvalidName
-from mr.model import capability, names
+from mr.model import capability, names, template
 
 
 def _flag(text: str) -> bool:
@@ -91,6 +91,40 @@ def _absolute_path(text: str) -> str:
     if not os.path.isabs(text):
         raise ValueError("an absolute path")
     return text
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of printable text")
+    return text
+
+
+def _host(text: str) -> str:
+    try:
+        if ":" in text:
+            raise ValueError
+        return addresses.parse_endpoint(text, default_port=25).host
+    except ValueError:
+        raise ValueError("the name or the IPv4 address of a host") from None
+
+
+def _template(lines: bool) -> Callable[[str], template.Template]:
+    return lambda text: template.parse(text, RESULT_VALUES, lines=lines)
+
+
+def _writers(text: str) -> dict[str, str]:
+    expectation = "workflow/job=writer with commas between, each job once: words/count=file,logs/daily=email"
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        job, equals, writer = (word.strip() for word in part.partition("="))
+        workflow, slash, name = job.partition("/")
+        if not (equals and slash and names.is_name(workflow) and names.is_name(name)) or job in found:
+            raise ValueError(expectation)
+        try:
+            found[job] = _writer(writer)
+        except ValueError as error:
+            raise ValueError(f"{expectation}; a writer is {error}") from error
+    return found
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -175,6 +209,15 @@ VARIABLES = (
     Variable("MR_RESULT_KEEP_S", "cleaning", "result_keep_s", _number("seconds", 0), "an inline result not yet read"),
     Variable("MR_FAILED_KEEP_S", "cleaning", "failed_keep_s", _number("seconds", 0), "a failed request"),
     Variable("MR_RESULT_FILE_WRITER_OUTPUT_PATH", "results", "folder", _absolute_path, "where the writer file writes"),
+    Variable("MR_RESULT_WRITER_JOBS", "results", "jobs", _writers, "writers of single jobs: words/count=email"),
+    Variable(
+        "MR_RESULT_WRITER_TIMEOUT_S",
+        "results",
+        "timeout_s",
+        _number("seconds", 0.1, zero_is_none=True),
+        "wall clock of one write of a result; 0: no limit",
+        none="0",
+    ),
     Variable(
         "MR_RESULT_FILE_WRITER_WRITE_AS_DIRECTORY",
         "results",
@@ -182,6 +225,45 @@ VARIABLES = (
         _flag,
         "1: a folder for each request, a file for each key",
     ),
+    Variable(
+        "MR_RESULT_EMAIL_WRITER_TO_LIST",
+        "results",
+        "recipients",
+        addresses.parse_mail_addresses,
+        "who gets the mails of the writer email",
+    ),
+    Variable(
+        "MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE", "results", "subject", _template(lines=False), "subject of its mails"
+    ),
+    Variable("MR_RESULT_EMAIL_WRITER_TEXT_BODY_TEMPLATE", "results", "text", _template(lines=True), "their text"),
+    Variable("MR_RESULT_EMAIL_WRITER_MAX_MB", "results", "mail_max_mb", _number("MB", 0.001), "the biggest attachment"),
+    Variable(
+        "MR_RESULT_HTTP_WRITER_SERVER_URL",
+        "results",
+        "url",
+        addresses.parse_http,
+        "where the writer http posts",
+        secret=True,
+    ),
+    Variable(
+        "MR_RESULT_HTTP_WRITER_FORMAT",
+        "results",
+        "format",
+        _choice("json", "ndjson"),
+        "json: one list of pairs; ndjson: a line for each pair",
+    ),
+    Variable("MR_EMAIL_SMTP_HOSTNAME", "mail", "host", _host, "mail server"),
+    Variable("MR_EMAIL_SMTP_PORT", "mail", "port", _whole(1, 65535), "its port"),
+    Variable(
+        "MR_EMAIL_SMTP_SECURITY",
+        "mail",
+        "security",
+        _choice("none", "starttls", "tls"),
+        "how the connection to it is protected",
+    ),
+    Variable("MR_EMAIL_SMTP_USERNAME", "mail", "username", _line, "user to log in there as; empty: nobody"),
+    Variable("MR_EMAIL_SMTP_PASSWORD", "mail", "password", addresses.Password, "password of that user", secret=True),
+    Variable("MR_EMAIL_SMTP_FROM_EMAIL", "mail", "sender", addresses.parse_mail_address, "sender of results"),
     Variable("MR_FS_URL", "files", "shared", addresses.parse_file_system, "shared file system", secret=True),
     Variable("MR_BLOB_URL", "files", "blobs", addresses.parse_file_system, "data too big for the store", secret=True),
     Variable("DEBUG", "log", "debug", _flag, "1: the service logs in detail"),
@@ -189,13 +271,16 @@ VARIABLES = (
     Variable("MR_LOG_FILEPATH", "log", "path", _absolute_path, "log to this file"),
 )
 
+RESULT_VALUES = ("request_id", "job_name", "workflow_name")
+"""What the templates of the writer email may name."""
+
 JOINED = ("MR_STORE", "MR_BROKER", "MR_RESULT_WRITER", "MR_RESULT_WRITER_FQ_CLASS")
 CLUSTER = ("MR_ETCD_HOST", "MR_ETCD_PORT", "MR_NSQD_HOSTS")
 CLUSTER_DETAILS = ("MR_ETCD_API", "MR_ETCD_IS_SSL")
 IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_(TYPE|REDIS_\w+)|KV_CACHE)")
 """JobX's variables for parts that mr does not have."""
 LATER = re.compile(
-    r"MR_(RESULT_(EMAIL|HTTP)_WRITER_\w+|EMAIL_SMTP_\w+|LOG_(EMAIL|HTTP)_\w+|HANDLER_(EMAIL|HTTP)_LOG_LEVEL"
+    r"MR_(LOG_(EMAIL|HTTP)_\w+|HANDLER_(EMAIL|HTTP)_LOG_LEVEL"
     r"|WORKFLOW_SCOPE_FACTORY_FQ_CLASS|FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)"
 )
 """Variables of JobX for parts that mr does not have yet."""
@@ -323,7 +408,7 @@ def _writer(text: str) -> str:
         return text
     if _CLASS_PATH.fullmatch(text):
         return _JOBX_WRITERS.get(text, text)
-    raise ValueError("inline, file or package.module.Class")
+    raise ValueError("inline, file, email, http or package.module.Class")
 
 
 def _home_of_user() -> str:

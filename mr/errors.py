@@ -15,7 +15,7 @@ MrError
 ├── StateError             the store holds something else than expected
 │   └── InvalidTransition  VersionConflict  AlreadyExists  NotFound  WatchLost
 └── BackendError           a server, file or program does not do its part
-    └── StoreUnavailable  StoreFull  BrokerUnavailable  CorruptEntry  PictureUnavailable
+    └── StoreUnavailable  StoreFull  BrokerUnavailable  CorruptEntry  PictureUnavailable  NotDelivered
 
 `code` is the stable machine word that HTTP and `--json` show; the text is for people and may change.
 """
@@ -247,3 +247,9 @@ class PictureUnavailable(BackendError):
     """The program that draws pictures is not installed, fails, or takes too long."""
 
     code = "picture_unavailable"
+
+
+class NotDelivered(BackendError):
+    """A mail or web server did not take what was sent to it, or nobody can say whether it did."""
+
+    code = "not_delivered"

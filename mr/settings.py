@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from mr.addresses import Bind, BrokerUrl, Endpoint, FileSystemUrl, StoreUrl
+from mr.addresses import Bind, BrokerUrl, Endpoint, FileSystemUrl, HttpUrl, Password, StoreUrl
 from mr.environment import VARIABLES, Reading
 from mr.errors import ConfigError
+from mr.model.template import Template
 
 MEGABYTE = 1024 * 1024
 """What `_mb` means here, in bytes."""
@@ -125,14 +126,51 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How results leave: `inline`, `file`, or the path of a class.
+    """How results leave: `inline`, `file`, `email`, `http`, or the path of a class; `jobs` has those of single jobs.
 
-    `folder` is where the writer `file` puts a file for each request, or with `as_folders` a folder for each.
+    The destinations are the operator's: no definition can choose one. `timeout_s` ends one attempt to write, None:
+    never; ten minutes, because a big result to a slow disk takes that long, and a hung server may not hold its
+    request for ever.
+    file: `folder` gets a file for each request, or with `as_folders` a folder. email: the result goes to `recipients`
+    as an attachment of at most `mail_max_mb`, which is what mail servers usually take. http: it is posted to `url`,
+    as one list or as lines.
     """
 
     writer: str = "inline"
+    jobs: dict[str, str] = {}
+    timeout_s: float | None = 600.0
     folder: str = "/tmp/mr_results"
     as_folders: bool = False
+    recipients: tuple[str, ...] = ()
+    subject: Template = Template("Request has completed under job [%(job_name)s] (workflow [%(workflow_name)s])")
+    text: Template = Template(
+        "Request ID: %(request_id)s\nJob: %(job_name)s\nWorkflow: %(workflow_name)s\n\n"
+        "The result is attached as result.json."
+    )
+    mail_max_mb: float = 10.0
+    url: HttpUrl | None = None
+    format: Literal["json", "ndjson"] = "json"
+
+    @property
+    def mail_max_bytes(self) -> int:
+        """`mail_max_mb` in bytes."""
+        return int(self.mail_max_mb * MEGABYTE)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """All writers that some job may have."""
+        return frozenset({self.writer, *self.jobs.values()})
+
+
+class MailSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The mail server that takes results. `security` none: in clear, as to a relay on the same machine."""
+
+    host: str = "localhost"
+    port: int = 25
+    security: Literal["none", "starttls", "tls"] = "none"
+    username: str = ""
+    password: Password | None = None
+    sender: str = ""
 
 
 class CleaningSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +231,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handlers: HandlerSettings
     http: HttpSettings = HttpSettings()
     results: ResultSettings = ResultSettings()
+    mail: MailSettings = MailSettings()
     cleaning: CleaningSettings = CleaningSettings()
     files: FileSettings = FileSettings()
     log: LogSettings = LogSettings()
@@ -230,6 +269,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             handlers=HandlerSettings(**fields["handlers"]),
             http=HttpSettings(**fields["http"]),
             results=ResultSettings(**fields["results"] | reading.result_writer()),
+            mail=MailSettings(**fields["mail"]),
             cleaning=CleaningSettings(**fields["cleaning"]),
             files=FileSettings(**fields["files"]),
             log=LogSettings(**fields["log"]),
@@ -256,15 +296,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.http.auth == "token":
             # Accepting it would promise a protection that does not exist.
             found.append("MR_AUTH: expected off, because tokens do not exist yet, got: token")
-        if self.results.writer in ("email", "http"):
-            found.append(
-                f"MR_RESULT_WRITER: expected inline, file or package.module.Class, because the writer "
-                f"{self.results.writer} does not exist yet, got: {self.results.writer}"
-            )
+        found.extend(self._missing())
         if self.broker.url.kind == "nsq" and self.broker.max_in_flight < len(self.broker.url.nodes):
             found.append(
                 f"MR_NSQ_MAX_IN_FLIGHT: expected at least one for each nsqd ({len(self.broker.url.nodes)}), "
                 f"got: {self.broker.max_in_flight}"
+            )
+        return found
+
+    def _missing(self) -> list[str]:
+        """What the chosen writers cannot do without."""
+        results, found = self.results, []
+        if "email" in results.used and not results.recipients:
+            found.append("MR_RESULT_EMAIL_WRITER_TO_LIST: expected an address, for the writer email, got: nothing")
+        if "email" in results.used and not self.mail.sender:
+            found.append("MR_EMAIL_SMTP_FROM_EMAIL: expected an address, for the writer email, got: nothing")
+        if "http" in results.used and results.url is None:
+            found.append("MR_RESULT_HTTP_WRITER_SERVER_URL: expected a URL, for the writer http, got: nothing")
+        if self.mail.username and self.mail.password is None:
+            found.append("MR_EMAIL_SMTP_PASSWORD: expected one beside MR_EMAIL_SMTP_USERNAME, got: nothing")
+        if self.mail.username and self.mail.security == "none":
+            found.append(
+                "MR_EMAIL_SMTP_SECURITY: expected starttls or tls beside MR_EMAIL_SMTP_USERNAME, because a password "
+                "does not go in clear, got: none"
             )
         return found
 
@@ -284,9 +338,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.cleaning.quiet_period_s is not None:
             beside = [name for name in ("MR_RESULT_KEEP_S", "MR_FAILED_KEEP_S") if name in self.origins]
             found.extend(f"{name}: no effect beside MR_CLEANUP_MANDATORY_QUIET_PERIOD_S" for name in beside)
-        if self.results.writer != "file":
-            beside = [v.name for v in VARIABLES if v.group == "results" and v.name in self.origins]
-            found.extend(f"{name}: no effect without MR_RESULT_WRITER=file" for name in beside)
+        for writer in ("file", "email", "http"):
+            if writer not in self.results.used:
+                beside = [name for name in self.origins if name.startswith(f"MR_RESULT_{writer.upper()}_WRITER_")]
+                found.extend(f"{name}: no effect without MR_RESULT_WRITER={writer}" for name in sorted(beside))
         return found
 
     def shown(self) -> list[Shown]:
@@ -313,4 +368,6 @@ def _text(value: Any) -> str:
         return f"{value:.12g}"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return ",".join(f"{key}={one}" for key, one in value.items())
     return str(value)

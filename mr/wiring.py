@@ -17,6 +17,7 @@ from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
 from mr.services.datasets import Datasets
+from mr.services.patience import PatientWriter
 from mr.services.pins import Pins
 from mr.services.receipts import Receipts
 from mr.services.registry import Registry
@@ -26,6 +27,7 @@ from mr.services.secrets import message_key
 from mr.services.submission import Submission
 from mr.services.sync import Sync
 from mr.services.tracing import Tracing
+from mr.services.writing import Writers
 from mr.settings import Settings
 
 if TYPE_CHECKING:
@@ -119,19 +121,38 @@ class Parts:
         return SqliteFile(self.settings.store.url.path)
 
     @cached_property
-    def writer(self) -> ResultWriter | None:
-        """What results leave by; None where they stay in the store until they are fetched.
+    def writers(self) -> Writers | None:
+        """What results leave by; None where all of them stay in the store until they are fetched.
 
         Raises: ConfigError.
         """
         results = self.settings.results
-        if results.writer == "inline":
+        if results.used == {"inline"}:
             return None
-        if results.writer == "file":
+        made = {name: self._writer(name) for name in results.used}
+        return Writers(made[results.writer], {job: made[name] for job, name in results.jobs.items()})
+
+    def _writer(self, name: str) -> ResultWriter | None:
+        results = self.settings.results
+        if name == "inline":
+            return None
+        if name == "file":
             from mr.adapters.writers.file import FileWriter
 
-            return FileWriter(results.folder, as_folders=results.as_folders)
-        return _writer_of_class(results.writer)
+            writer: ResultWriter = FileWriter(results.folder, as_folders=results.as_folders)
+        elif name == "email":
+            from mr.adapters.writers.email import EmailWriter
+
+            writer = EmailWriter(self.settings.mail, results)
+        elif name == "http":
+            from mr.adapters.writers.http import HttpWriter
+
+            assert results.url is not None
+            writer = HttpWriter(results.url, results.format)
+        else:
+            variable = "MR_RESULT_WRITER" if name == results.writer else "MR_RESULT_WRITER_JOBS"
+            writer = _writer_of_class(name, variable)
+        return writer if results.timeout_s is None else PatientWriter(writer, results.timeout_s)
 
     @cached_property
     def registry(self) -> Registry:
@@ -274,7 +295,7 @@ class Parts:
                 part.close()
 
 
-def _writer_of_class(path: str) -> ResultWriter:
+def _writer_of_class(path: str, variable: str) -> ResultWriter:
     """An operator's own writer: `package.module.Class`, made without arguments."""
     module, _, name = path.rpartition(".")
     try:
@@ -285,7 +306,5 @@ def _writer_of_class(path: str) -> ResultWriter:
         raise
     except Exception as error:  # code of the operator's own may raise anything
         problem = f"expected a class that can be made, got: {path} ({type(error).__name__}: {error})"
-        raise ConfigError([f"MR_RESULT_WRITER: {problem}"]) from error
-    raise ConfigError(
-        [f"MR_RESULT_WRITER: expected a class that extends mr.ports.result_writer.ResultWriter, got: {path}"]
-    )
+        raise ConfigError([f"{variable}: {problem}"]) from error
+    raise ConfigError([f"{variable}: expected a class that extends mr.ports.result_writer.ResultWriter, got: {path}"])

@@ -41,6 +41,7 @@ class ResultWriter(ABC):
         Returns where it went, as a small JSON object that stands in the record of the request, e.g. `{"path": …}`;
         None where there is nothing to tell. The client gets none of it.
         Guarantee: all or nothing can be seen of it, also while it is killed; a repeat for the same request, which
-        gets the same pairs, leaves what one write leaves. It ends by itself, whatever it talks to.
+        gets the same pairs, leaves what one write leaves. It should end by itself, whatever it talks to: after
+        `MR_RESULT_WRITER_TIMEOUT_S` it is left behind, `pairs` raises TimeoutError, and the write is tried again.
         Raises: what reading `pairs` raises, untouched; anything else is an attempt that failed, and is tried again.
         """

@@ -42,10 +42,10 @@ class Desk:
         self._gives_up = gives_up
         self._message_key = parts.message_key
         self._consumer: Consumer | None = None
-        if parts.writer is not None:
+        if parts.writers is not None:
             self._consumer = parts.consumer()
             self._writing = Writing(
-                parts.store, parts.datasets, committer, parts.writer, worker=worker.name, stamp=worker.stamp
+                parts.store, parts.datasets, committer, parts.writers, worker=worker.name, stamp=worker.stamp
             )
         self._hand: set[Delivery] = set()
         # Not an executor's threads: the interpreter waits for those, and a writer may hang.

@@ -115,7 +115,7 @@ class Supervisor:
             stamp=lambda: stamp(parts.clock.now()),
             seconds_each=self._pace.get,
             batch_size=settings.worker.batch_size,
-            writes=parts.writer is not None,
+            writes=parts.writers is not None,
         )
         registry = parts.registry
         self._briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
@@ -146,7 +146,7 @@ class Supervisor:
             clock=self._clock, capabilities=written(self._offered), workflows=lambda: serving.workflows,
             serves_all=self._settings.worker.workflows is None,
             slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
-            writer=parts.writer.name if parts.writer is not None else "",
+            writer=parts.writers.names if parts.writers is not None else "",
         )  # fmt: skip
         definitions = Watching(
             "definitions", self._parts.store, keys.WORKFLOWS, look=serving.look,

@@ -1,4 +1,4 @@
-"""Results that leave by a writer: JX-80, JX-81, JX-84, JX-85, and JX-79 beside them.
+"""Results that leave by a writer: JX-80 to JX-85, and JX-79 beside them.
 
 The workers of the pair are inline. So each test has handlers of a capability of its own, and workers that offer it
 and write.
@@ -17,6 +17,7 @@ from mr.model.request import RequestState
 from tests.acceptance.conftest import Shared
 from tests.acceptance.service import eventually
 from tests.acceptance.sources import mapper, note, reducer
+from tests.receivers import listener, mail_server
 
 FIRST = "yield MrConfigureToReturn()\n"
 EACH = "for key, values in results:\n    for value in values: yield key, value"
@@ -48,6 +49,59 @@ def names(folder: Path) -> set[str]:
 def begun(folder: Path) -> list[str]:
     path = folder / "begun"
     return path.read_text().split() if path.exists() else []
+
+
+def test_JX_82_JX_83_each_job_of_a_workflow_may_have_a_writer_of_its_own(pair: Shared, w: str, tmp_path: Path) -> None:
+    capability = define(pair, w, "yield 'a', 1")
+    for job in ("mailed", "posted", "kept", "hung"):
+        pair.parts.registry.create_job(w, job, "", "start")
+    with mail_server() as mails, listener() as posts:
+        environ = {
+            "MR_RESULT_WRITER_JOBS": f"{w}/mailed=email,{w}/posted=http,{w}/kept=inline,"
+            f"{w}/hung=tests.acceptance.own_writer.GatedWriter",
+            "OWN_FOLDER": str(tmp_path / "own"),
+            "MR_RESULT_WRITER_TIMEOUT_S": "0.3",  # of each, but the others answer at once
+            "MR_RESULT_EMAIL_WRITER_TO_LIST": "ana@example.org",
+            "MR_EMAIL_SMTP_FROM_EMAIL": "mr@example.org",
+            "MR_EMAIL_SMTP_HOSTNAME": "127.0.0.1",
+            "MR_EMAIL_SMTP_PORT": str(mails.port),
+            "MR_RESULT_HTTP_WRITER_SERVER_URL": f"http://127.0.0.1:{posts.port}/results",
+        }
+        (tmp_path / "own").mkdir()
+        with pair.worker(capability, only=w, **writes(tmp_path / "out", **environ)):
+            hung = pair.start(w, job="hung")
+            filed = pair.post(w)
+            assert names(tmp_path / "out") == {filed.request_id}
+            assert pair.post(w, job="kept").pairs == [["a", 1]]
+            posts.answers = [(503, b"later")]
+            posted = pair.post(w, job="posted")
+            assert posted.json == {"result": {}}
+            first, second = posts.posted
+            assert first == second
+            assert first.headers["x-job-name"] == "posted"
+            mailed = pair.post(w, job="mailed")
+            assert mailed.json == {"result": {}}
+            (mail,) = mails.mails
+            assert mail.message["Subject"] == f"Request has completed under job [mailed] (workflow [{w}])"
+            attempts = eventually(
+                lambda: [fact for key, fact in pair.facts(w, hung).items() if "/-/write." in key],
+                "the hung write is left",
+            )
+            assert attempts[0]["type"] == "TimeoutError"
+            assert "(gated): it took longer than MR_RESULT_WRITER_TIMEOUT_S=0.3" in attempts[0]["message"]
+            (tmp_path / "own" / "gate").touch()
+            assert pair.result(w, hung).json == {"result": {}}
+    told = {job: pair.request(w, reply.request_id).written for job, reply in [("posted", posted), ("mailed", mailed)]}
+    assert told == {
+        "posted": {
+            "writer": "http", "host": socket.gethostname(), "status": 204,
+            "url": f"http://127.0.0.1:{posts.port}/results",
+        },
+        "mailed": {
+            "writer": "email", "host": socket.gethostname(), "to": ["ana@example.org"],
+            "message_id": mail.message["Message-ID"],
+        },
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["MR_RESULT_WRITER", "MR_RESULT_WRITER_FQ_CLASS"])
@@ -207,7 +261,12 @@ def test_a_write_that_waits_holds_up_no_handlers(pair: Shared, w: str, tmp_path:
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
-        ({"MR_RESULT_WRITER": "email"}, "MR_RESULT_WRITER: expected inline, file or package.module.Class"),
+        ({"MR_RESULT_WRITER": "email"}, "MR_RESULT_EMAIL_WRITER_TO_LIST: expected an address"),
+        (
+            {"MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE": "%(request)s"},
+            "MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE: expected text with %(request_id)s",
+        ),
+        ({"MR_RESULT_WRITER_JOBS": "w/j=own.Class"}, "MR_RESULT_WRITER_JOBS: expected a class that"),
         ({"MR_RESULT_WRITER": "tests.acceptance.own_writer.None_"}, "MR_RESULT_WRITER: expected a class that"),
         ({"MR_RESULT_WRITER": "tests.acceptance.own_writer.Path"}, "MR_RESULT_WRITER: expected a class that extends"),
         (

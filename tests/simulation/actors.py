@@ -40,7 +40,7 @@ from mr.services.retention import Retention
 from mr.services.sweeper import Sweeper
 from mr.services.unit import Verdict
 from mr.services.work import MapWork, ReduceWork, Worker
-from mr.services.writing import Writing
+from mr.services.writing import Writers, Writing
 
 from .backends import SimBroker, SimDelivery, SimStore
 from .job import Job, W, way_of
@@ -125,7 +125,7 @@ class SimWorker:
             seconds_each=lambda version: world.rng.choice((None, 0.001, 0.5)), writes=writes,
         )  # fmt: skip
         self.writing = Writing(
-            store, self.datasets, self.committer, SimWriter(world, ledger), worker=name, stamp=worker.stamp
+            store, self.datasets, self.committer, Writers(SimWriter(world, ledger)), worker=name, stamp=worker.stamp
         )
         self.briefing = Briefing(
             store, self.datasets, definitions.definitions,

@@ -25,7 +25,7 @@ from mr.services.committer import Committer
 from mr.services.progress import Visit
 from mr.services.quota import Quota
 from mr.services.work import MapWork, ReduceWork, Worker
-from mr.services.writing import Writing
+from mr.services.writing import Writers, Writing
 from mr.wiring import Parts
 
 Decide = Callable[[str, list[Any]], Any]
@@ -41,7 +41,7 @@ class SmallWorker:
             name="w1", offers="general".__eq__, slots=lambda: 2,
             seal=lambda message: seal(message, parts.message_key), now=clock.monotonic,
             stamp=lambda: stamp(clock.now()), seconds_each=lambda version: None, batch_size=batch_size,
-            writes=parts.writer is not None,
+            writes=parts.writers is not None,
         )  # fmt: skip
         registry = parts.registry
         self.briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
@@ -66,15 +66,15 @@ class SmallWorker:
             if piece is None or pieces == 0:
                 self._commit(visit, drain)
 
-    def write(self, w: str, r: str, writer: ResultWriter | None = None) -> float | None:
+    def write(self, w: str, r: str, writer: ResultWriter | Writers | None = None) -> float | None:
         """Write the result of a request, as a message asks for it; after how long it should come again."""
-        writer = writer or self.parts.writer
-        assert writer is not None
+        writers = Writers(writer) if isinstance(writer, ResultWriter) else writer or self.parts.writers
+        assert writers is not None
         writing = Writing(
             self.parts.store,
             self.parts.datasets,
             self.committer,
-            writer,
+            writers,
             worker=ids.new_worker_id(),
             stamp=lambda: stamp(SystemClock().now()),
         )

@@ -172,11 +172,68 @@ def test_a_result_writer_has_a_name_or_a_class(environ: dict[str, str], writer: 
     assert read(environ).results.writer == writer
 
 
-@pytest.mark.parametrize("text", ["email", "http", "mr.result_writers.email.EmailResultWriter"])
-def test_a_writer_that_does_not_exist_yet_is_refused(text: str) -> None:
-    (line,) = problems_of({"MR_RESULT_WRITER": text})
-    assert "does not exist yet" in line
-    assert "inline, file or package.module.Class" in line
+MAIL = {"MR_RESULT_EMAIL_WRITER_TO_LIST": "ana@example.org, bo@example.org", "MR_EMAIL_SMTP_FROM_EMAIL": "mr@e.org"}
+
+
+@pytest.mark.parametrize("text", ["email", "mr.result_writers.email.EmailResultWriter"])
+def test_JX_82_the_writer_email_needs_recipients_and_a_sender(text: str) -> None:
+    assert [line.partition(":")[0] for line in problems_of({"MR_RESULT_WRITER": text})] == [*MAIL]
+    settings = read({"MR_RESULT_WRITER": text} | MAIL)
+    assert settings.results.recipients == ("ana@example.org", "bo@example.org")
+    assert (settings.mail.host, settings.mail.port, settings.mail.sender) == ("localhost", 25, "mr@e.org")
+    assert settings.notices == ()
+
+
+def test_JX_83_the_writer_http_needs_a_url() -> None:
+    (line,) = problems_of({"MR_RESULT_WRITER_JOBS": "words/count=http"})
+    assert line.startswith("MR_RESULT_HTTP_WRITER_SERVER_URL: expected a URL")
+    url = {"MR_RESULT_HTTP_WRITER_SERVER_URL": "http://u:secret@h/in"}
+    settings = read({"MR_RESULT_WRITER": "http"} | url)
+    assert str(settings.results.url) == "http://u:***@h:80/in"
+    assert read(url).notices == ("MR_RESULT_HTTP_WRITER_SERVER_URL: no effect without MR_RESULT_WRITER=http",)
+
+
+def test_single_jobs_have_writers_of_their_own() -> None:
+    results = read({"MR_RESULT_WRITER": "file", "MR_RESULT_WRITER_JOBS": "words/count=inline, a/b=own.Writer"}).results
+    assert results.jobs == {"words/count": "inline", "a/b": "own.Writer"}
+    assert results.used == {"file", "inline", "own.Writer"}
+
+
+@pytest.mark.parametrize(
+    "text", ["count=file", "words/count", "words/count=printer", "a/b=file,a/b=inline", "a/../b=file"]
+)
+def test_a_writer_of_a_single_job_is_read_strictly(text: str) -> None:
+    (line,) = problems_of({"MR_RESULT_WRITER_JOBS": text})
+    assert line.startswith("MR_RESULT_WRITER_JOBS: expected workflow/job=writer")
+
+
+def test_a_password_for_mail_does_not_go_in_clear_and_is_not_printed() -> None:
+    user = {"MR_EMAIL_SMTP_USERNAME": "mr"}
+    names = [line.partition(":")[0] for line in problems_of(user)]
+    assert names == ["MR_EMAIL_SMTP_PASSWORD", "MR_EMAIL_SMTP_SECURITY"]
+    settings = read(user | {"MR_EMAIL_SMTP_PASSWORD": "hush hush", "MR_EMAIL_SMTP_SECURITY": "starttls"})
+    assert settings.mail.password is not None
+    assert settings.mail.password.value == "hush hush"
+    assert "hush" not in repr(settings)
+    assert not [row for row in settings.shown() if "hush" in row.value]
+
+
+@pytest.mark.parametrize("name", ["SUBJECT_TEMPLATE", "TEXT_BODY_TEMPLATE"])
+@pytest.mark.parametrize("text", ["%(id)s", "100%", "%s", "%(request_id)9999999999s", "%(request_id)d"])
+def test_JX_82_a_template_that_cannot_be_filled_in_stops_the_start(name: str, text: str) -> None:
+    (line,) = problems_of({f"MR_RESULT_EMAIL_WRITER_{name}": text})
+    assert line.startswith(f"MR_RESULT_EMAIL_WRITER_{name}: expected ")
+    assert "%(request_id)s, %(job_name)s and %(workflow_name)s" in line
+
+
+def test_JX_82_a_subject_is_one_line() -> None:
+    (line,) = problems_of({"MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE": "a\r\nBcc: eve@example.org"})
+    assert line.startswith("MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE: expected one line")
+
+
+def test_a_hung_writer_has_an_end() -> None:
+    assert read().results.timeout_s == 600
+    assert read({"MR_RESULT_WRITER_TIMEOUT_S": "0"}).results.timeout_s is None
 
 
 def test_the_file_writer_has_a_folder() -> None:
@@ -219,6 +276,19 @@ WRONG = {
     "MR_FAILED_KEEP_S": "-0",
     "MR_RESULT_FILE_WRITER_OUTPUT_PATH": "results",
     "MR_RESULT_FILE_WRITER_WRITE_AS_DIRECTORY": "both",
+    "MR_RESULT_WRITER_JOBS": "count=file",
+    "MR_RESULT_WRITER_TIMEOUT_S": "0.01",
+    "MR_RESULT_EMAIL_WRITER_TO_LIST": "ana@example.org, <bo@example.org>",
+    "MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE": "%(job)s",
+    "MR_RESULT_EMAIL_WRITER_TEXT_BODY_TEMPLATE": "50 %",
+    "MR_RESULT_EMAIL_WRITER_MAX_MB": "0",
+    "MR_RESULT_HTTP_WRITER_SERVER_URL": "ftp://u:secret@h",
+    "MR_RESULT_HTTP_WRITER_FORMAT": "xml",
+    "MR_EMAIL_SMTP_HOSTNAME": "mail:25",
+    "MR_EMAIL_SMTP_PORT": "smtp",
+    "MR_EMAIL_SMTP_SECURITY": "ssl",
+    "MR_EMAIL_SMTP_USERNAME": "a\nb",
+    "MR_EMAIL_SMTP_FROM_EMAIL": "nobody",
     "MR_FS_URL": "/srv",
     "MR_BLOB_URL": "srv",
     "MR_DO_STREAM_LOG": "x",
@@ -229,10 +299,15 @@ WRONG = {
 }
 
 
+SECRET = {variable.name for variable in VARIABLES if variable.secret}
+ANY = {"DEBUG", "MR_EMAIL_SMTP_PASSWORD"}
+"""What no text is wrong for."""
+
+
 @pytest.mark.parametrize(("name", "text"), WRONG.items(), ids=WRONG)
 def test_a_wrong_value_is_one_line_with_variable_expectation_and_value(name: str, text: str) -> None:
     (line,) = problems_of({name: text})
-    shown = r"\(hidden\)" if name in ("MR_FS_URL", "MR_BLOB_URL") else re.escape(repr(text))
+    shown = r"\(hidden\)" if name in SECRET else re.escape(repr(text))
     assert re.fullmatch(rf"{name}: expected [^\n]+, got: {shown}", line)
 
 
@@ -245,7 +320,7 @@ def test_wrong_values_of_jobx_are_named_too(name: str, text: str) -> None:
 
 
 def test_every_variable_of_the_table_can_be_wrong() -> None:
-    assert {variable.name for variable in VARIABLES} - {"DEBUG"} <= set(WRONG)
+    assert {variable.name for variable in VARIABLES} - ANY <= set(WRONG)
 
 
 def test_all_problems_are_reported_at_once() -> None:

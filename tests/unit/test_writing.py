@@ -21,7 +21,7 @@ from mr.ports.result_writer import Origin, ResultWriter
 from mr.rules import keys, retry
 from mr.services.acceptance import Posting
 from mr.services.unit import End, Unit, Verdict
-from mr.services.writing import Writing
+from mr.services.writing import Writers, Writing
 from mr.settings import Settings
 from mr.wiring import Parts
 from tests.unit.small_worker import SmallWorker
@@ -168,7 +168,7 @@ def test_a_message_of_an_earlier_life_writes_nothing(parts: Parts, worker: Small
     worker.work("w", r)
     assert request(parts, r).state is RequestState.WRITING
     message = Message(w="w", r=r, epoch=1, set="", kind="write", p=ids.ROOT)
-    stale = Writing(parts.store, parts.datasets, worker.committer, writer, worker="w2", stamp=lambda: "")
+    stale = Writing(parts.store, parts.datasets, worker.committer, Writers(writer), worker="w2", stamp=lambda: "")
     assert stale.write(message) is None
     assert writer.written == []
     assert worker.write("w", r, writer) is None
@@ -249,6 +249,23 @@ def test_a_message_that_comes_again_asks_for_the_write_once_more(parts: Parts, w
     assert request(parts, r).state is RequestState.WRITING
 
 
+def test_a_job_whose_result_stays_is_ended_without_a_write(parts: Parts, worker: SmallWorker, r: str) -> None:
+    file = Noting()
+    assert worker.write("w", r, Writers(file, {"w/j": None, "w/other": file})) is None
+    found = request(parts, r)
+    assert (found.state, found.written, file.written) == (RequestState.SUCCEEDED, None, [])
+    assert [codec.loads(pair) for items in parts.datasets.pairs("w", r) for pair in items] == PAIRS
+    reply = parts.store.get(keys.replies("front", r))
+    assert reply is not None
+    assert codec.loads(reply.value) == {"workflow_name": "w", "state": "succeeded"}
+
+
+def test_the_writer_of_a_job_comes_before_that_of_all(worker: SmallWorker, r: str) -> None:
+    own, default = Noting(), Noting()
+    worker.write("w", r, Writers(default, {"w/j": own}))
+    assert ([pairs for _, pairs in own.written], default.written) == ([PAIRS], [])
+
+
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
@@ -262,7 +279,7 @@ def test_a_message_that_comes_again_asks_for_the_write_once_more(parts: Parts, w
 def test_a_class_that_is_no_writer_is_refused_by_name(tmp_path: Path, path: str, problem: str) -> None:
     built = Parts(Settings.from_env({"MR_STORE": f"sqlite:///{tmp_path}/mr.db", "MR_RESULT_WRITER": path}))
     with pytest.raises(ConfigError) as caught:
-        _ = built.writer
+        _ = built.writers
     (line,) = caught.value.problems
     assert line.startswith("MR_RESULT_WRITER: expected a class that ")
     assert path in line
@@ -272,5 +289,8 @@ def test_a_class_that_is_no_writer_is_refused_by_name(tmp_path: Path, path: str,
 def test_a_class_of_the_operators_own_is_made_when_the_worker_starts(tmp_path: Path) -> None:
     path = "tests.unit.test_writing.Noting"
     built = Parts(Settings.from_env({"MR_STORE": f"sqlite:///{tmp_path}/mr.db", "MR_RESULT_WRITER": path}))
-    assert isinstance(built.writer, Noting)
-    assert built.writer is built.writer
+    assert built.writers is not None
+    writer = built.writers.of("w", "j")
+    assert writer is not None
+    assert writer.name == "noting"
+    assert built.writers is built.writers
