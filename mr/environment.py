@@ -142,6 +142,9 @@ class Variable(msgspec.Struct, frozen=True):
     none: str = ""
 
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+SECURITY = ("none", "starttls", "tls")
+
 VARIABLES = (
     Variable("MR_REQUEST_STORE_MB", "store", "request_max_mb", _number("MB", 0.001), "store space of one request"),
     Variable(
@@ -183,7 +186,7 @@ VARIABLES = (
         "MR_HANDLER_LOG_LEVEL",
         "handlers",
         "log_level",
-        _choice("debug", "info", "warning", "error", "critical"),
+        _choice(*LEVELS),
         "what handlers log is kept from this level on",
     ),
     Variable("MR_PROCESSORS", "handlers", "languages", _absolute_path, "file that describes further languages"),
@@ -258,12 +261,46 @@ VARIABLES = (
         "MR_EMAIL_SMTP_SECURITY",
         "mail",
         "security",
-        _choice("none", "starttls", "tls"),
+        _choice(*SECURITY),
         "how the connection to it is protected",
     ),
     Variable("MR_EMAIL_SMTP_USERNAME", "mail", "username", _line, "user to log in there as; empty: nobody"),
     Variable("MR_EMAIL_SMTP_PASSWORD", "mail", "password", addresses.Password, "password of that user", secret=True),
     Variable("MR_EMAIL_SMTP_FROM_EMAIL", "mail", "sender", addresses.parse_mail_address, "sender of results"),
+    Variable("MR_LOG_EMAIL_HOOK", "notice", "email", _flag, "1: notifications go out by mail"),
+    Variable("MR_LOG_EMAIL_TO", "notice", "recipients", addresses.parse_mail_addresses, "who gets those mails"),
+    Variable("MR_LOG_EMAIL_SUBJECT", "notice", "subject", _line, "their subject"),
+    Variable("MR_HANDLER_EMAIL_LOG_LEVEL", "notice", "email_level", _choice(*LEVELS), "the least level told by mail"),
+    Variable("MR_LOG_EMAIL_HOSTNAME", "notice_mail", "host", _host, "mail server for notifications"),
+    Variable("MR_LOG_EMAIL_HOST_PORT", "notice_mail", "port", _whole(1, 65535), "its port"),
+    Variable("MR_LOG_EMAIL_FROM", "notice_mail", "sender", addresses.parse_mail_address, "sender of notifications"),
+    Variable(
+        "MR_LOG_EMAIL_SECURITY", "notice_mail", "security", _choice(*SECURITY), "how that connection is protected"
+    ),
+    Variable("MR_LOG_EMAIL_USERNAME", "notice_mail", "username", _line, "user to log in there as; empty: nobody"),
+    Variable(
+        "MR_LOG_EMAIL_PASSWORD", "notice_mail", "password", addresses.Password, "password of that user", secret=True
+    ),
+    Variable("MR_LOG_EMAIL_SECURE_KEY_FILEPATH", "notice_mail", "key", _absolute_path, "key of a client certificate"),
+    Variable(
+        "MR_LOG_EMAIL_SECURE_CERTIFICATE_FILEPATH",
+        "notice_mail",
+        "certificate",
+        _absolute_path,
+        "client certificate for that server",
+    ),
+    Variable("MR_LOG_HTTP_HOOK", "notice", "http", _flag, "1: notifications go out by HTTP"),
+    Variable("MR_LOG_HTTP_HOSTNAME", "notice", "host", _host, "who listens for them"),
+    Variable("MR_LOG_HTTP_PORT", "notice", "port", _whole(1, 65535), "its port"),
+    Variable(
+        "MR_LOG_HTTP_PATH",
+        "notice",
+        "path",
+        _matching(r"/[!-~]*", "a path that begins with '/', without spaces"),
+        "path that they are sent to",
+    ),
+    Variable("MR_LOG_HTTP_VERB", "notice", "verb", _choice("post", "put", "get"), "how they are sent"),
+    Variable("MR_HANDLER_HTTP_LOG_LEVEL", "notice", "http_level", _choice(*LEVELS), "the least level told by HTTP"),
     Variable("MR_FS_URL", "files", "shared", addresses.parse_file_system, "shared file system", secret=True),
     Variable("MR_BLOB_URL", "files", "blobs", addresses.parse_file_system, "data too big for the store", secret=True),
     Variable("DEBUG", "log", "debug", _flag, "1: the service logs in detail"),
@@ -279,10 +316,7 @@ CLUSTER = ("MR_ETCD_HOST", "MR_ETCD_PORT", "MR_NSQD_HOSTS")
 CLUSTER_DETAILS = ("MR_ETCD_API", "MR_ETCD_IS_SSL")
 IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_(TYPE|REDIS_\w+)|KV_CACHE)")
 """JobX's variables for parts that mr does not have."""
-LATER = re.compile(
-    r"MR_(LOG_(EMAIL|HTTP)_\w+|HANDLER_(EMAIL|HTTP)_LOG_LEVEL"
-    r"|WORKFLOW_SCOPE_FACTORY_FQ_CLASS|FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)"
-)
+LATER = re.compile(r"MR_(WORKFLOW_SCOPE_FACTORY_FQ_CLASS|FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)")
 """Variables of JobX for parts that mr does not have yet."""
 ELSEWHERE = ("MR_CACHE_DIR", "MR_NO_COLOR", "MR_VENV")
 """Read by scripts and the terminal, not by the settings."""

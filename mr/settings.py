@@ -18,10 +18,13 @@ from mr.environment import VARIABLES, Reading
 from mr.errors import ConfigError
 from mr.model.template import Template
 
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
 MEGABYTE = 1024 * 1024
 """What `_mb` means here, in bytes."""
 
 DAY_S = 86400.0
+NOTICE_SENDER = "mapreduce@local"
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -91,7 +94,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
     output_max_mb: float = 1.0
     dataset_max_mb: float = 1024.0
     debug: bool = False
-    log_level: Literal["debug", "info", "warning", "error", "critical"] = "debug"
+    log_level: Level = "debug"
     languages: str = ""
 
     @property
@@ -163,7 +166,10 @@ class ResultSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MailSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The mail server that takes results. `security` none: in clear, as to a relay on the same machine."""
+    """A mail server, and who sends. `security` none: in clear, as to a relay on the same machine.
+
+    `key` and `certificate` are files by which this side says who it is, where the server asks for that.
+    """
 
     host: str = "localhost"
     port: int = 25
@@ -171,6 +177,40 @@ class MailSettings(msgspec.Struct, frozen=True, kw_only=True):
     username: str = ""
     password: Password | None = None
     sender: str = ""
+    key: str = ""
+    certificate: str = ""
+
+    def problems(self) -> list[str]:
+        """What does not fit together; a line for each begins with the end of its variable's name."""
+        found = []
+        if self.username and self.password is None:
+            found.append("PASSWORD: expected one beside the user name, got: nothing")
+        if (self.username or self.certificate) and self.security == "none":
+            found.append(
+                "SECURITY: expected starttls or tls beside a user name or a certificate, because neither is sent in "
+                "clear, got: none"
+            )
+        if self.key and not self.certificate:
+            found.append("SECURE_CERTIFICATE_FILEPATH: expected the certificate of the key, got: nothing")
+        return found
+
+
+class NoticeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told what handlers say, and that one has failed: by mail, by HTTP, by both, from a level on.
+
+    Both are off; a mail for every failure is something to be asked for.
+    """
+
+    email: bool = False
+    recipients: tuple[str, ...] = ()
+    subject: str = "JobX Notification"
+    email_level: Level = "info"
+    http: bool = False
+    host: str = "localhost"
+    port: int = 3333
+    path: str = "/"
+    verb: Literal["post", "put", "get"] = "post"
+    http_level: Level = "info"
 
 
 class CleaningSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +272,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http: HttpSettings = HttpSettings()
     results: ResultSettings = ResultSettings()
     mail: MailSettings = MailSettings()
+    notice: NoticeSettings = NoticeSettings()
+    notice_mail: MailSettings = MailSettings(sender=NOTICE_SENDER)
     cleaning: CleaningSettings = CleaningSettings()
     files: FileSettings = FileSettings()
     log: LogSettings = LogSettings()
@@ -270,6 +312,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             http=HttpSettings(**fields["http"]),
             results=ResultSettings(**fields["results"] | reading.result_writer()),
             mail=MailSettings(**fields["mail"]),
+            notice=NoticeSettings(**fields["notice"]),
+            notice_mail=MailSettings(**{"sender": NOTICE_SENDER} | fields["notice_mail"]),
             cleaning=CleaningSettings(**fields["cleaning"]),
             files=FileSettings(**fields["files"]),
             log=LogSettings(**fields["log"]),
@@ -313,13 +357,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             found.append("MR_EMAIL_SMTP_FROM_EMAIL: expected an address, for the writer email, got: nothing")
         if "http" in results.used and results.url is None:
             found.append("MR_RESULT_HTTP_WRITER_SERVER_URL: expected a URL, for the writer http, got: nothing")
-        if self.mail.username and self.mail.password is None:
-            found.append("MR_EMAIL_SMTP_PASSWORD: expected one beside MR_EMAIL_SMTP_USERNAME, got: nothing")
-        if self.mail.username and self.mail.security == "none":
-            found.append(
-                "MR_EMAIL_SMTP_SECURITY: expected starttls or tls beside MR_EMAIL_SMTP_USERNAME, because a password "
-                "does not go in clear, got: none"
-            )
+        if self.notice.email and not self.notice.recipients:
+            found.append("MR_LOG_EMAIL_TO: expected an address beside MR_LOG_EMAIL_HOOK, got: nothing")
+        for prefix, mail in (("MR_EMAIL_SMTP_", self.mail), ("MR_LOG_EMAIL_", self.notice_mail)):
+            found.extend(f"{prefix}{problem}" for problem in mail.problems())
         return found
 
     def validate(self) -> None:
@@ -338,6 +379,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.cleaning.quiet_period_s is not None:
             beside = [name for name in ("MR_RESULT_KEEP_S", "MR_FAILED_KEEP_S") if name in self.origins]
             found.extend(f"{name}: no effect beside MR_CLEANUP_MANDATORY_QUIET_PERIOD_S" for name in beside)
+        for hook, is_on in (("EMAIL", self.notice.email), ("HTTP", self.notice.http)):
+            beside = [name for name in self.origins if name.startswith(f"MR_LOG_{hook}_")]
+            if not is_on:
+                idle = [name for name in beside if name != f"MR_LOG_{hook}_HOOK"]
+                found.extend(f"{name}: no effect without MR_LOG_{hook}_HOOK=1" for name in sorted(idle))
         for writer in ("file", "email", "http"):
             if writer not in self.results.used:
                 beside = [name for name in self.origins if name.startswith(f"MR_RESULT_{writer.upper()}_WRITER_")]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mr.addresses import Endpoint, HttpUrl
 from mr.clock import SystemClock
 from mr.errors import ConfigError
 from mr.ports.broker import Consumer, Publisher
@@ -17,6 +18,7 @@ from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
 from mr.services.datasets import Datasets
+from mr.services.notices import Notices, Way
 from mr.services.patience import PatientWriter
 from mr.services.pins import Pins
 from mr.services.receipts import Receipts
@@ -155,6 +157,22 @@ class Parts:
         return writer if results.timeout_s is None else PatientWriter(writer, results.timeout_s)
 
     @cached_property
+    def notices(self) -> Notices:
+        """Telling people."""
+        notice, ways = self.settings.notice, []
+        if notice.email:
+            from mr.adapters.notifiers.email import EmailNotifier
+
+            by_mail = EmailNotifier(self.settings.notice_mail, notice.recipients, notice.subject)
+            ways.append(Way(by_mail, notice.email_level))
+        if notice.http:
+            from mr.adapters.notifiers.http import HttpNotifier
+
+            url = HttpUrl(scheme="http", endpoint=Endpoint(notice.host, notice.port), target=notice.path)
+            ways.append(Way(HttpNotifier(url, notice.verb), notice.http_level))
+        return Notices(ways)
+
+    @cached_property
     def registry(self) -> Registry:
         """Definitions."""
         from mr.adapters.processors.command import CommandProcessor
@@ -289,7 +307,7 @@ class Parts:
 
     def close(self) -> None:
         """Let go of everything that was opened. Twice is harmless."""
-        for name in ("publisher", "store", "_file"):
+        for name in ("notices", "publisher", "store", "_file"):
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()

@@ -52,19 +52,26 @@ def send(server: MailSettings, mail: EmailMessage) -> Mapping[str, str]:
 
 def _connect(server: MailSettings) -> smtplib.SMTP:
     if server.security == "tls":
-        context = ssl.create_default_context()
+        context = _context(server)
         connection: smtplib.SMTP = smtplib.SMTP_SSL(server.host, server.port, timeout=TIMEOUT_S, context=context)
     else:
         connection = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT_S)
     try:
         if server.security == "starttls":
-            connection.starttls(context=ssl.create_default_context())
+            connection.starttls(context=_context(server))
         if server.username and server.password is not None:
             connection.login(server.username, server.password.value)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _context(server: MailSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if server.certificate:
+        context.load_cert_chain(server.certificate, server.key or None)
+    return context
 
 
 def _told(answer: tuple[int, bytes | str]) -> str:

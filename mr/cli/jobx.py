@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pprint
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import click
 import msgspec
 
 from mr.cli.command import Command
-from mr.cli.output import document, lines
+from mr.cli.output import document, lines, say
 from mr.cli.session import opened
-from mr.errors import InvalidStep
+from mr.errors import ConfigError, InvalidStep
 
 BAD_HANDLER = {"mapper": 1, "combiner": 2, "reducer": 3}
 """Exit codes of `mr_kv_step_create` by the role whose handler is wrong."""
@@ -250,6 +251,32 @@ def mr_draw_invocation_graph(workflow_name: str, request_id: str) -> None:
         w, r = parts.tracing.find(f"{workflow_name}/{request_id}")
         found = dot(parts.pictures.graph(w, r, everything=True))
     click.echo(write(f"request-{r}.dot", found.encode()))
+
+
+@script(example="| grep ERROR")
+def mr_http_notification_listen() -> None:
+    """Print the notifications that workers send by HTTP (MR_LOG_HTTP_HOOK=1), until Ctrl-C; times are UTC.
+
+    Listens at HTTP_LISTEN_HOSTNAME (localhost) and HTTP_LISTEN_PORT (3333).
+    """
+    import os
+    import signal
+
+    from mr.cli.listening import listening
+
+    host, port = os.environ.get("HTTP_LISTEN_HOSTNAME") or "localhost", os.environ.get("HTTP_LISTEN_PORT") or "3333"
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigError([f"HTTP_LISTEN_PORT: expected a port, got: {port!r}"])
+    try:
+        server = listening(host, int(port), click.echo)
+    except OSError as error:
+        raise ConfigError(
+            [f"HTTP_LISTEN_PORT: expected a free port at {host}, got: {port} ({error.strerror})"]
+        ) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    say(f"listening on http://{host}:{server.server_address[1]}; Ctrl-C ends it")
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 def mr_start_gunicorn_dev() -> None:

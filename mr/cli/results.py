@@ -43,7 +43,11 @@ def tell(parts: Parts, w: str, r: str, request: Request) -> int:
 
 def where(written: Mapping[str, Any]) -> str:
     """Where a writer has put a result: `/tmp/mr_results/3f2a… on host a (file)`."""
-    places = [str(value) for name, value in written.items() if name not in ("writer", "host")]
+    places = [
+        ", ".join(value) if isinstance(value, list) else str(value)
+        for name, value in written.items()
+        if name not in ("writer", "host")
+    ]
     return " ".join([*places, f"on host {written['host']} ({written['writer']})"])
 
 

@@ -83,6 +83,7 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     type: str
     message: str
     handler: str = ""
+    handler_type: str = ""
     version: str = ""
     invocation: str = ""
     attempt: int = 1

@@ -20,7 +20,7 @@ from mr import codec
 from mr.clock import Clock
 from mr.errors import BrokerUnavailable, StoreFull, StoreUnavailable
 from mr.model import ids
-from mr.model.invocation import report_as_dict
+from mr.model.invocation import ErrorReport, report_as_dict
 from mr.model.request import Active, Reply, Request, RequestState
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Entry, Equals, Outcome, Put, Store, Transaction
@@ -66,7 +66,10 @@ class _Prepared(msgspec.Struct, eq=False):
 
 
 class Committer:
-    """Commits units. `pause` waits between repeats and may raise to give up (a process that has to stop)."""
+    """Commits units. `pause` waits between repeats and may raise to give up (a process that has to stop).
+
+    `on_failure` is told of each request that ended here as failed, with the reason.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,9 @@ class Committer:
         retention: Retention,
         quota: Quota,
         pause: Callable[[float], None],
+        on_failure: Callable[[str, str, ErrorReport], None] = lambda w, r, report: None,
     ) -> None:
+        self._on_failure = on_failure
         self._store, self._publisher, self._receipts = store, publisher, receipts
         self._clock, self._retention, self._quota, self._pause = clock, retention, quota, pause
 
@@ -102,6 +107,9 @@ class Committer:
         self._publish([one for one in prepared if one.receipt.verdict is Verdict.COMMITTED and not one.published])
         for one in prepared:
             self._account_for(one)
+            end = one.unit.end
+            if end is not None and end.report is not None and one.receipt.verdict is Verdict.COMMITTED:
+                self._on_failure(one.unit.workflow, one.unit.request_id, end.report)
         return [one.receipt for one in prepared]
 
     def stage(self, fence: tuple[str, bytes], puts: Sequence[tuple[str, bytes]]) -> bool:

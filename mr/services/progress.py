@@ -373,7 +373,7 @@ class Visit:
         ref = self.definitions.handlers[handler]
         budget = retry.budget(outcome.report.class_, ref.attempts)
         nth = self._attempts[p] = self._attempts.get(p, 0) + 1
-        report = self._records.blame(p, handler, ref.version, nth, outcome.report)
+        report = self._records.blame(p, handler, ref, nth, outcome.report)
         self._outbox.fact(self._records.attempt(p, budget.name, nth, report))
         if budget.attempts <= 1 or retry_with is None:
             self._fail(p, report)

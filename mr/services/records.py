@@ -10,6 +10,7 @@ from mr import codec
 from mr.codec import Items
 from mr.model import ids
 from mr.model.dataset import Chunks, Payload
+from mr.model.definitions import HandlerRef
 from mr.model.invocation import PARTS, Done, Due, ErrorReport, Manifest, Part
 from mr.model.outcome import Data
 from mr.rules import keys, limits
@@ -101,12 +102,13 @@ class Records:
         report = msgspec.structs.replace(report, output=fitting(report.output))
         return Fact(keys.attempt(self._w, self._r, p, budget, f"{self._execution}.{nth}"), codec.encode(report))
 
-    def blame(self, p: str, handler: str, version: str, nth: int, report: ErrorReport) -> ErrorReport:
+    def blame(self, p: str, handler: str, ref: HandlerRef, nth: int, report: ErrorReport) -> ErrorReport:
         """The report with the names that the client, and whoever looks later, needs."""
         return msgspec.structs.replace(
             report,
             handler=handler,
-            version=version,
+            handler_type=ref.handler_type,
+            version=ref.version,
             invocation=f"{self._r}.{p}",
             attempt=nth,
             worker=self._worker,

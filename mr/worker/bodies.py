@@ -18,6 +18,7 @@ from mr.model.handler import Handler
 from mr.model.language import Language
 from mr.worker.children import Children
 from mr.worker.json_lines import JsonLines
+from mr.worker.log import Hooks
 from mr.worker.memory import Memory
 from mr.worker.scope import Context, Current, Refused, ScopeFactory, build
 from mr.worker.text_lines import TextLines
@@ -82,12 +83,13 @@ class Bodies:
         self,
         current: Current,
         factory: ScopeFactory | None,
+        hooks: Hooks,
         builtins: dict[str, Any],
         foreigners: Foreigners,
     ) -> None:
         self._current = current
         self._foreigners = foreigners
-        self._factory = factory
+        self._factory, self._hooks = factory, hooks
         self._builtins = builtins
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._bodies: dict[tuple[str, str, str], Body] = {}
@@ -124,7 +126,7 @@ class Bodies:
             raise Refused("rejected", f"handler {name} version {version} was not given to this executor")
         if handler.source_type != "python":
             return Body(name, version, handler, self._foreigners.call(handler, name, version, workflow, self._current))
-        scope = build(self._current, name, version, workflow, self._factory, self._builtins)
+        scope = build(self._current, name, version, workflow, self._factory, self._hooks, self._builtins)
         call = self._module(handler, name, scope) if handler.form == "module" else _body(handler, name, scope)
         return Body(name, version, handler, call)
 

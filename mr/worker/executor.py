@@ -58,6 +58,7 @@ from mr.worker.family import end_children
 from mr.worker.frames import Cell
 from mr.worker.inputs import Inputs
 from mr.worker.invoke import Runner
+from mr.worker.log import Hooks
 from mr.worker.memory import Memory
 from mr.worker.output import Capture
 from mr.worker.scope import Current, ScopeFactory, load_scope_factory
@@ -93,6 +94,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int = 1024 * 1024
     scope_factory: str = ""
     languages: dict[str, Language] = {}
+    hooks: Hooks = Hooks()
 
 
 class Outbox:
@@ -262,10 +264,10 @@ class Executor:
         self._capture = Capture(start.output, start.output_bytes)
         children = Children()
         self._surroundings = _Surroundings(self._capture, start.directory, children)
-        current = Current(self._capture)
+        current = Current(self._capture, lambda *told: self._runner.tell(*told))
         memory = Memory(start.memory_bytes)
         foreigners = Foreigners(start.languages, children, start.directory, memory)
-        self._bodies = Bodies(current, factory, self._surroundings.builtins, foreigners)
+        self._bodies = Bodies(current, factory, start.hooks, self._surroundings.builtins, foreigners)
         self._outbox = Outbox(channel)
         self._runner = Runner(self._bodies, current, self._capture, cell, self._outbox, start.directory, memory)
 

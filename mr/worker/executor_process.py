@@ -40,6 +40,7 @@ from mr.worker.family import kill_marked
 from mr.worker.frame_stream import FrameStream
 from mr.worker.frames import Cell
 from mr.worker.leftovers import Folder
+from mr.worker.log import Hooks
 from mr.worker.wear import Wear
 
 START_TIMEOUT_S = 30.0
@@ -109,6 +110,9 @@ class Sink(Protocol):
     def failed(self, frame: frames.Failed) -> None:
         """A child has failed; the run goes on with the next."""
 
+    def noticed(self, frame: frames.Notice) -> None:
+        """A handler wants somebody to be told."""
+
     def finished(self, frame: frames.Finished) -> None:
         """The run is over."""
 
@@ -125,13 +129,14 @@ class ExecutorProcess:
         output_bytes: int = 1024 * 1024,
         scope_factory: str = "",
         languages: Mapping[str, Language] | None = None,
+        hooks: Hooks = Hooks(),  # noqa: B008 - frozen
         cgroup: Cgroup | None = None,
     ) -> None:
         self._on_exit = on_exit
         self._environ = environ
         self._memory_bytes = memory_bytes
         self._output_bytes = output_bytes
-        self._scope_factory = scope_factory
+        self._scope_factory, self._hooks = scope_factory, hooks
         self._languages = dict(languages or {})
         self._cgroup = cgroup
         self._leaf: Leaf | None = None
@@ -210,6 +215,7 @@ class ExecutorProcess:
             output_bytes=self._output_bytes,
             scope_factory=self._scope_factory,
             languages=self._languages,
+            hooks=self._hooks,
         )
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "mr.worker.executor", codec.encode(start).decode()],
@@ -434,6 +440,11 @@ class ExecutorProcess:
                 self._ready.set_result(frame)
             return
         sink = self._sink
+        if isinstance(frame, frames.Notice):
+            # A thread that a handler has left behind may still tell something; it is nobody's by now.
+            if sink is not None and frame.id == self._run:
+                sink.noticed(frame)
+            return
         if sink is None or frame.id != self._run:
             raise CorruptEntry(f"a frame of run {frame.id} came while {self._run} was running")
         if isinstance(frame, frames.Results):

@@ -8,7 +8,7 @@ The supervisor passes documents along without looking into them, so a frame cost
 
 Supervisor to executor: Define (body: the Handler as JSON), RunMap (body: one dataset of arguments for each child),
 RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for each run Results, Chunk, Mapped,
-Returned, Reduced, Failed as they come, and Finished last.
+Returned, Reduced, Failed and Notice as they come, and Finished last.
 
 The hard part is what cannot be a frame, because a handler runs meanwhile: which child runs since when, and "stop
 before the next child". Both stand in the cell, 32 bytes of shared memory that each side reads at any time.
@@ -210,6 +210,17 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     output: str = ""
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", tag_field="t"):
+    """A handler wants somebody to be told, at once: by `notify`, `email` or `http`. It closes nothing."""
+
+    id: int
+    child: int
+    by: Literal["notify", "email", "http"]
+    level: Literal["debug", "info", "warning", "error", "critical"]
+    handler: str
+    text: str
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="finished", tag_field="t"):
     """The run is over. `next` is the first child that was not started; `left` what handlers left in the executor."""
 
@@ -219,7 +230,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 Order = Define | RunMap | RunReduce | Input | End
-Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Finished
+Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Notice | Finished
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

@@ -28,7 +28,7 @@ from mr.codec import Items, encode
 from mr.rules.grouping import Groups, Spool
 from mr.worker.bodies import Bodies
 from mr.worker.combined import Combined, Few, GroupSink, Many, PairSpool, RowSpool, custom_rows
-from mr.worker.failures import describe
+from mr.worker.failures import clean, describe
 from mr.worker.frames import (
     COMBINE,
     REDUCE,
@@ -39,6 +39,7 @@ from mr.worker.frames import (
     Kind,
     Limits,
     Mapped,
+    Notice,
     Reduced,
     Report,
     Returned,
@@ -48,6 +49,7 @@ from mr.worker.frames import (
     pack_items,
 )
 from mr.worker.inputs import Inputs
+from mr.worker.log import NOTICES_MAX, TEXT_MAX, By
 from mr.worker.memory import Memory
 from mr.worker.output import Capture
 from mr.worker.pairs import Pair, PairPieces, Pieces, Sink, Spot, children, collect, generator_of
@@ -103,6 +105,7 @@ class Runner:
         self._order: RunMap | RunReduce
         self._limits = Limits()
         self._number = 0
+        self._told = (0, 0)
         self._started = 0.0
         self._stage: Stage = "map"
         self._generator: Any = None
@@ -208,8 +211,21 @@ class Runner:
             self._session.begin({}, writable=True)
             self._close()
 
+    def tell(self, by: By, level: str, handler: str, text: str) -> None:
+        """Pass on what a handler wants somebody to be told; so much of one invocation, and no more."""
+        number, count = self._number, self._told[1] + 1 if self._told[0] == self._number else 1
+        self._told = number, count
+        if count > NOTICES_MAX:
+            if count == NOTICES_MAX + 1:
+                self._warn(f"more than {NOTICES_MAX} notifications by one invocation; nobody is told of the rest")
+            return
+        text = clean(text)[:TEXT_MAX]
+        self._reports.send(
+            Notice(id=self._order.id, child=number, by=by, level=level, handler=handler, text=text)  # type: ignore[arg-type]
+        )
+
     def _begin(self, order: RunMap | RunReduce, path: str) -> None:
-        self._order, self._limits = order, order.limits
+        self._order, self._limits, self._told = order, order.limits, (0, 0)
         self._spots.clear()
         self._current.request, self._current.path, self._current.step = order.request, path, order.step
         self._capture.limit_bytes = order.limits.output

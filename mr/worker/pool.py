@@ -21,10 +21,11 @@ import msgspec
 
 from mr.model.language import Language
 from mr.services.isolation import Cgroup
-from mr.settings import HandlerSettings
+from mr.settings import HandlerSettings, Settings
 from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
 from mr.worker.leftovers import remove_leftovers
+from mr.worker.log import Hooks
 from mr.worker.run import Run
 from mr.worker.stock import Stock
 
@@ -40,6 +41,16 @@ PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 2.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+def hooks_of(settings: Settings) -> Hooks:
+    """What handlers may use to tell people something."""
+    notices = settings.notice
+    return Hooks(
+        log=settings.handlers.log_level,
+        email=notices.email_level if notices.email else None,
+        http=notices.http_level if notices.http else None,
+    )
 
 
 class Suspect(msgspec.Struct, frozen=True):
@@ -60,13 +71,14 @@ class Pool:
         environ: Mapping[str, str],
         languages: Mapping[str, Language],
         stock: Stock,
+        hooks: Hooks,
         *,
         spawn: Spawn,
         on_exit: Callable[[Slot, Run, Exit], None],
         on_free: Callable[[], None],
     ) -> None:
         self.slots = [Slot(number, stock) for number in range(size)]
-        self._handlers, self._environ, self._languages = handlers, environ, languages
+        self._handlers, self._environ, self._languages, self._hooks = handlers, environ, languages, hooks
         self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
         self._cgroup = Cgroup.own()
         self._suspects: dict[str, Suspect] = {}
@@ -172,6 +184,7 @@ class Pool:
             memory_bytes=int(self._handlers.memory_bytes),
             output_bytes=int(self._handlers.output_max_bytes),
             languages=self._languages,
+            hooks=self._hooks,
             cgroup=self._cgroup,
         )
         await executor.start()

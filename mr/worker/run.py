@@ -7,6 +7,7 @@ already wait in line.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -17,11 +18,14 @@ from mr.codec import EMPTY, Items
 from mr.model.dataset import Chunks
 from mr.model.invocation import ErrorReport
 from mr.model.outcome import Data, Failed, Mapped, Outcome, Reduced, Results, Returned
+from mr.ports.notifier import Notice
 from mr.rules import limits
+from mr.services.notices import Notices
 from mr.services.progress import Visit
 from mr.services.work import MapWork, Work
 from mr.worker import frames
 from mr.worker.executor_process import ExecutorProcess, Exit
+from mr.worker.scope import invocation_id
 from mr.worker.wear import Left
 
 Stage = Callable[[Visit, str, int, Items, Callable[[], None]], None]
@@ -45,6 +49,7 @@ class Run:
         on_outcome: Callable[[], None],
         on_finished: Callable[[Run], None],
         now: Callable[[], float],
+        notices: Notices,
     ) -> None:
         self.visit, self.work, self.executor = visit, work, executor
         self.reported = work.first if isinstance(work, MapWork) else 0
@@ -53,6 +58,7 @@ class Run:
         self.children = 0
         self.started = now()
         self._stage, self._on_outcome, self._on_finished = stage, on_outcome, on_finished
+        self._notices = notices
         self._counts: list[int] = []
         self._size_bytes = 0
         self._is_staging = False
@@ -127,6 +133,18 @@ class Run:
             self._closed(frame.child, Failed(child=frame.child, report=report))
 
         self._in_line(take)
+
+    def noticed(self, frame: frames.Notice) -> None:
+        """A handler wants somebody to be told; it waits for nothing."""
+        r, work = self.visit.request_id, self.work
+        self._notices.tell(
+            Notice(
+                level=frame.level, text=frame.text, at=time.time(), workflow=self.visit.workflow, request=r,
+                invocation=invocation_id(r, work.p, frame.child if isinstance(work, MapWork) else None),
+                handler=frame.handler,
+            ),
+            frame.by,
+        )  # fmt: skip
 
     def finished(self, frame: frames.Finished) -> None:
         """The run is over."""

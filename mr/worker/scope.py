@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,6 +21,7 @@ from mr.codec import dumps, encode
 from mr.errors import ConfigError, ValueRefused
 from mr.model.ids import child as child_path
 from mr.rules import limits
+from mr.worker.log import Hooks, Missing, Tell, loggers
 from mr.worker.output import Capture
 
 SEP = "/"
@@ -39,10 +40,6 @@ class Refused(Exception):
 
 class SessionError(Exception):
     """A handler used its session in a way that is not allowed here."""
-
-
-class NotConfigured(Exception):
-    """A handler used something that this deployment has not set up; the text names the setting."""
 
 
 class MapTo:
@@ -153,10 +150,13 @@ class Session:
 
 
 class Current:
-    """What runs now. For a map `path` is that of the parent and `child` a number, else `path` is its own."""
+    """What runs now. For a map `path` is that of the parent and `child` a number, else `path` is its own.
 
-    def __init__(self, capture: Capture) -> None:
-        self.capture = capture
+    `tell` passes on what a handler wants somebody to be told.
+    """
+
+    def __init__(self, capture: Capture, tell: Tell) -> None:
+        self.capture, self.tell = capture, tell
         self.session = Session()
         self.request = ""
         self.path = ""
@@ -215,62 +215,24 @@ class Context:
         return self._scope["LOG"]
 
     @property
+    def notify(self) -> Any:
+        """Tells people in every way that is configured, see `NOTIFY`."""
+        return self._scope["NOTIFY"]
+
+    @property
+    def email(self) -> Any:
+        """Tells people by mail."""
+        return self._scope["EMAIL"]
+
+    @property
+    def http(self) -> Any:
+        """Tells people by HTTP."""
+        return self._scope["HTTP"]
+
+    @property
     def run(self) -> Any:
         """Runs a command, see `RUN`."""
         return self._scope["RUN"]
-
-
-class Missing:
-    """Stands for something that is not configured: every use raises NotConfigured with the setting's name."""
-
-    def __init__(self, message: str) -> None:
-        self.__dict__["_message"] = message
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise NotConfigured(self.__dict__["_message"])
-
-    def __call__(self, *_arguments: Any, **_named: Any) -> NoReturn:
-        raise NotConfigured(self.__dict__["_message"])
-
-
-class Log:
-    """Writes one line for each call to the output of the running invocation: level, handler, message."""
-
-    def __init__(self, capture: Capture, label: str) -> None:
-        self._write = capture.write
-        self._label = label
-
-    def _line(self, level: str, message: object, arguments: tuple[Any, ...]) -> None:
-        text = str(message) % arguments if arguments else str(message)
-        self._write(f"{level} [{self._label}] {text}\n")
-
-    def debug(self, message: object, *arguments: Any) -> None:
-        self._line("DEBUG", message, arguments)
-
-    def info(self, message: object, *arguments: Any) -> None:
-        self._line("INFO", message, arguments)
-
-    def warning(self, message: object, *arguments: Any) -> None:
-        self._line("WARNING", message, arguments)
-
-    warn = warning
-
-    def error(self, message: object, *arguments: Any) -> None:
-        self._line("ERROR", message, arguments)
-
-    def critical(self, message: object, *arguments: Any) -> None:
-        self._line("CRITICAL", message, arguments)
-
-    fatal = critical
-
-    def exception(self, message: object, *arguments: Any) -> None:
-        """An error line, then the traceback of the exception that is being handled."""
-        import traceback
-
-        self._line("ERROR", message, arguments)
-        self._write(traceback.format_exc())
 
 
 def _runner(capture: Capture) -> Callable[..., int]:
@@ -349,12 +311,17 @@ def load_scope_factory(path: str) -> ScopeFactory | None:
 
 
 def build(
-    current: Current, name: str, version: str, workflow: str, factory: ScopeFactory | None, builtins: dict[str, Any]
+    current: Current,
+    name: str,
+    version: str,
+    workflow: str,
+    factory: ScopeFactory | None,
+    hooks: Hooks,
+    builtins: dict[str, Any],
 ) -> dict[str, Any]:
     """The globals of a handler before it runs; names of the site's scope factory come last and may replace ours."""
     session = current.session
     label = f"handler({name})"
-    log = Log(current.capture, name)
     scope: dict[str, Any] = {
         "__builtins__": builtins,
         "__name__": label,
@@ -366,13 +333,9 @@ def build(
         "FS": Missing("no filesystem configured: set MR_FS_URL"),
         "SEP": SEP,
         "JOIN": lambda *parts: SEP.join(parts),
-        "LOG": log,
-        # Without a hook a notification is a line in the output; it must never fail a request.
-        "NOTIFY": Log(current.capture, f"{name} NOTIFY"),
         "PRINT": lambda message: print(message, file=sys.stdout),
         "RUN": _runner(current.capture),
-        "EMAIL": Missing("no e-mail notifications configured: set MR_LOG_EMAIL_HOOK=1 and MR_LOG_EMAIL_TO"),
-        "HTTP": Missing("no HTTP notifications configured: set MR_LOG_HTTP_HOOK=1"),
+        **loggers(current.capture, name, hooks, current.tell),
     }
     if factory is not None:
         definition = SimpleNamespace(name=name, version=version, workflow_name=workflow)

@@ -31,6 +31,7 @@ from mr.rules import fan_out, keys
 from mr.services import machine
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
+from mr.services.notices import of_failure
 from mr.services.progress import Visit
 from mr.services.quota import Quota
 from mr.services.sweeper import Sweeper
@@ -46,7 +47,7 @@ from mr.worker.executor_process import ExecutorGone, Exit
 from mr.worker.feeding import Feeding
 from mr.worker.house import House
 from mr.worker.judging import Judge
-from mr.worker.pool import Pool
+from mr.worker.pool import Pool, hooks_of
 from mr.worker.run import Run
 from mr.worker.serving import Serving
 from mr.worker.stock import Stock
@@ -95,7 +96,7 @@ class Supervisor:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
         self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
         self._pool = Pool(
-            settings.worker.executors, settings.handlers, environ, parts.languages, self._stock,
+            settings.worker.executors, settings.handlers, environ, parts.languages, self._stock, hooks_of(settings),
             spawn=self._task, on_exit=self._executor_ended, on_free=self._feed,
         )  # fmt: skip
         self._feeding = Feeding(parts.registry, parts.datasets, settings.handlers, self._stock, self._readers)
@@ -103,8 +104,9 @@ class Supervisor:
         self._quota = Quota(parts.store, quota_bytes, self.name, lambda: self._fleet_workers)
         self._judge = Judge(settings.handlers, self._quota)
         committer = Committer(
-            parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._quota, self._pause
-        )
+            parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._quota, self._pause,
+            on_failure=lambda w, r, report: parts.notices.tell(of_failure(w, r, report, time.time())),
+        )  # fmt: skip
         self._committer = committer
         worker = Worker(
             name=self.name,
@@ -468,7 +470,7 @@ class Supervisor:
             return
         slot.verdict = ""
         slot.run = Run(
-            visit, work, executor, stage=self._stage, now=self._loop.time,
+            visit, work, executor, stage=self._stage, now=self._loop.time, notices=self._parts.notices,
             on_outcome=partial(self._heard, case), on_finished=partial(self._run_finished, slot),
         )  # fmt: skip
         try:

@@ -39,6 +39,7 @@ class Recorder:
         self.outputs: dict[int, str] = {}
         self.sessions: dict[int, dict[str, Any]] = {}
         self.chunk_bytes: list[int] = []
+        self.notices: list[frames.Notice] = []
         self.keep = True
         self.bytes = 0
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -84,6 +85,9 @@ class Recorder:
 
     def failed(self, frame: frames.Failed) -> None:
         self._close(frame)
+
+    def noticed(self, frame: frames.Notice) -> None:
+        self.notices.append(frame)
 
     def finished(self, frame: frames.Finished) -> None:
         self.order.append(frame)

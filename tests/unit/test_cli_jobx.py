@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from mr.cli import jobx
@@ -198,4 +199,5 @@ def test_each_alias_explains_itself(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
     assert f"  {name} " in out.partition("Examples:")[2]
-    assert run(name)[0] == 2
+    if any(isinstance(parameter, click.Argument) for parameter in jobx.COMMANDS[name].params):
+        assert run(name)[0] == 2

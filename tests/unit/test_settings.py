@@ -231,6 +231,24 @@ def test_JX_82_a_subject_is_one_line() -> None:
     assert line.startswith("MR_RESULT_EMAIL_WRITER_SUBJECT_TEMPLATE: expected one line")
 
 
+def test_JX_93_hooks_are_off_until_they_are_asked_for() -> None:
+    settings = read()
+    assert (settings.notice.email, settings.notice.http) == (False, False)
+    assert (settings.notice.host, settings.notice.port, settings.notice.path) == ("localhost", 3333, "/")
+    assert (settings.notice.verb, settings.notice.subject) == ("post", "JobX Notification")
+    assert (settings.notice_mail.host, settings.notice_mail.sender) == ("localhost", "mapreduce@local")
+    assert read({"MR_LOG_HTTP_HOOK": "1", "MR_LOG_HTTP_PORT": "80"}).notices == ()
+    assert read({"MR_LOG_HTTP_PORT": "80"}).notices == ("MR_LOG_HTTP_PORT: no effect without MR_LOG_HTTP_HOOK=1",)
+
+
+def test_JX_93_the_hook_of_mail_needs_an_address() -> None:
+    (line,) = problems_of({"MR_LOG_EMAIL_HOOK": "1"})
+    assert line.startswith("MR_LOG_EMAIL_TO: expected an address")
+    user = {"MR_LOG_EMAIL_HOOK": "1", "MR_LOG_EMAIL_TO": "ana@example.org", "MR_LOG_EMAIL_USERNAME": "mr"}
+    names = [line.partition(":")[0] for line in problems_of(user | {"MR_LOG_EMAIL_SECURE_KEY_FILEPATH": "/k"})]
+    assert names == [f"MR_LOG_EMAIL_{end}" for end in ("PASSWORD", "SECURITY", "SECURE_CERTIFICATE_FILEPATH")]
+
+
 def test_a_hung_writer_has_an_end() -> None:
     assert read().results.timeout_s == 600
     assert read({"MR_RESULT_WRITER_TIMEOUT_S": "0"}).results.timeout_s is None
@@ -289,6 +307,23 @@ WRONG = {
     "MR_EMAIL_SMTP_SECURITY": "ssl",
     "MR_EMAIL_SMTP_USERNAME": "a\nb",
     "MR_EMAIL_SMTP_FROM_EMAIL": "nobody",
+    "MR_LOG_EMAIL_HOOK": "on!",
+    "MR_LOG_EMAIL_TO": "ana@",
+    "MR_LOG_EMAIL_SUBJECT": "a\x00b",
+    "MR_HANDLER_EMAIL_LOG_LEVEL": "all",
+    "MR_LOG_EMAIL_HOSTNAME": "a b",
+    "MR_LOG_EMAIL_HOST_PORT": "65536",
+    "MR_LOG_EMAIL_FROM": "ana example",
+    "MR_LOG_EMAIL_SECURITY": "yes",
+    "MR_LOG_EMAIL_USERNAME": "a\tb",
+    "MR_LOG_EMAIL_SECURE_KEY_FILEPATH": "key.pem",
+    "MR_LOG_EMAIL_SECURE_CERTIFICATE_FILEPATH": "cert.pem",
+    "MR_LOG_HTTP_HOOK": "http",
+    "MR_LOG_HTTP_HOSTNAME": "h/x",
+    "MR_LOG_HTTP_PORT": "-1",
+    "MR_LOG_HTTP_PATH": "x",
+    "MR_LOG_HTTP_VERB": "delete",
+    "MR_HANDLER_HTTP_LOG_LEVEL": "trace",
     "MR_FS_URL": "/srv",
     "MR_BLOB_URL": "srv",
     "MR_DO_STREAM_LOG": "x",
@@ -300,7 +335,7 @@ WRONG = {
 
 
 SECRET = {variable.name for variable in VARIABLES if variable.secret}
-ANY = {"DEBUG", "MR_EMAIL_SMTP_PASSWORD"}
+ANY = {"DEBUG", "MR_EMAIL_SMTP_PASSWORD", "MR_LOG_EMAIL_PASSWORD"}
 """What no text is wrong for."""
 
 
@@ -382,8 +417,8 @@ def test_names_of_jobx_without_meaning_are_accepted_and_named_once() -> None:
 
 
 def test_names_of_parts_to_come_are_accepted_and_named_once() -> None:
-    assert read({"MR_LOG_EMAIL_HOOK": "1", "MR_LOG_EMAIL_PASSWORD": "secret"}).notices == (
-        "MR_LOG_EMAIL_HOOK, MR_LOG_EMAIL_PASSWORD: not used by this version; ignored",
+    assert read({"MR_FS_TAHOE_DIR_URI": "URI:secret", "MR_FS_FACTORY_FQ_CLASS": "a.B"}).notices == (
+        "MR_FS_FACTORY_FQ_CLASS, MR_FS_TAHOE_DIR_URI: not used by this version; ignored",
     )
 
 

@@ -16,6 +16,7 @@ from mr.codec import Items
 from mr.settings import HandlerSettings
 from mr.worker import wear
 from mr.worker.case import Slot
+from mr.worker.log import Hooks
 from mr.worker.pool import Pool
 from mr.worker.stock import Stock
 from mr.worker.wear import AGE_MIN_S, GROWTH_MIN_BYTES, INVOCATIONS_MAX, LOOK_S, Wear
@@ -98,7 +99,10 @@ async def pool_of_one() -> AsyncIterator[Pool]:
         task.add_done_callback(tasks.discard)
 
     handlers = HandlerSettings(memory_mb=1024)
-    pool = Pool(1, handlers, os.environ, {}, Stock({}), spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None)
+    pool = Pool(
+        1, handlers, os.environ, {}, Stock({}), Hooks(),
+        spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None,
+    )  # fmt: skip
     await pool.start()
     try:
         yield pool
