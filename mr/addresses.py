@@ -7,8 +7,10 @@ publishing, and only the first stands in the URL unless `http=` gives the other.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import parse_qs, quote, unquote
 
@@ -286,6 +288,58 @@ def parse_http(text: str) -> HttpUrl:
         username=unquote(username),
         password=unquote(password),
     )
+
+
+def parse_webhooks(text: str) -> tuple[HttpUrl, ...]:
+    """URLs with commas between."""
+    return tuple(dict.fromkeys(parse_http(part.strip()) for part in text.split(",")))
+
+
+def parse_webhook_secrets(text: str) -> tuple[Password, ...]:
+    """`whsec_` and 24 to 64 random bytes in base64; several with commas between, while they are changed."""
+    found = tuple(Password(part.strip()) for part in text.split(","))
+    try:
+        if all(24 <= len(webhook_key(secret)) <= 64 for secret in found):
+            return found
+    except ValueError:
+        pass
+    raise ValueError("whsec_ and 24 to 64 random bytes in base64; several with commas between")
+
+
+def webhook_key(secret: Password) -> bytes:
+    """The bytes of a secret for webhooks. Raises: ValueError."""
+    if not secret.value.startswith("whsec_"):
+        raise ValueError("whsec_…")
+    return base64.b64decode(secret.value.removeprefix("whsec_"), validate=True)
+
+
+def parse_private(text: str) -> tuple[str, ...]:
+    """Hosts and networks with commas between: `localhost,10.1.0.0/16`."""
+    found = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    for part in found:
+        if not _network(part) and not _HOST.fullmatch(part):
+            raise ValueError("hosts, addresses and networks with commas between: localhost,10.1.0.0/16")
+    return found
+
+
+def may_reach(host: str, address: str, private: Sequence[str]) -> bool:
+    """Whether an address that a host name stands for is public, or allowed by the name or by its network."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    if host.lower().strip("[]") in private:
+        return True
+    networks = [network for part in private if (network := _network(part)) is not None]
+    if any(found in network for network in networks):
+        return True
+    return found.is_global and not found.is_multicast
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        return None
 
 
 def parse_mail_address(text: str) -> str:

@@ -20,6 +20,7 @@ from mr import addresses
 from mr.addresses import BrokerUrl, Endpoint, StoreUrl, Tls
 from mr.errors import InvalidName
 from mr.model import capability, names, template
+from mr.model.event import KINDS
 
 
 def _flag(text: str) -> bool:
@@ -91,6 +92,13 @@ def _absolute_path(text: str) -> str:
     if not os.path.isabs(text):
         raise ValueError("an absolute path")
     return text
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not set(found) <= set(KINDS):
+        raise ValueError(f"some of {', '.join(KINDS)}, with commas between")
+    return found
 
 
 def _line(text: str) -> str:
@@ -301,6 +309,32 @@ VARIABLES = (
     ),
     Variable("MR_LOG_HTTP_VERB", "notice", "verb", _choice("post", "put", "get"), "how they are sent"),
     Variable("MR_HANDLER_HTTP_LOG_LEVEL", "notice", "http_level", _choice(*LEVELS), "the least level told by HTTP"),
+    Variable(
+        "MR_WEBHOOK_URLS", "webhooks", "urls", addresses.parse_webhooks, "who is sent events of requests", secret=True
+    ),
+    Variable(
+        "MR_WEBHOOK_SECRETS",
+        "webhooks",
+        "signing",
+        addresses.parse_webhook_secrets,
+        "what events are signed with",
+        secret=True,
+    ),
+    Variable("MR_WEBHOOK_EVENTS", "webhooks", "kinds", _kinds, "which events are sent"),
+    Variable(
+        "MR_WEBHOOK_MODE",
+        "webhooks",
+        "mode",
+        _choice("structured", "binary"),
+        "how CloudEvents are sent: structured, or binary (attributes in headers)",
+    ),
+    Variable(
+        "MR_WEBHOOK_PRIVATE_HOSTS",
+        "webhooks",
+        "private",
+        addresses.parse_private,
+        "hosts and networks that events may go to although they are not public",
+    ),
     Variable("MR_FS_URL", "files", "shared", addresses.parse_file_system, "shared file system", secret=True),
     Variable("MR_BLOB_URL", "files", "blobs", addresses.parse_file_system, "data too big for the store", secret=True),
     Variable("DEBUG", "log", "debug", _flag, "1: the service logs in detail"),

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from mr.addresses import Bind, BrokerUrl, Endpoint, FileSystemUrl, HttpUrl, Password, StoreUrl
+from mr.addresses import Bind, BrokerUrl, Endpoint, FileSystemUrl, HttpUrl, Password, StoreUrl, may_reach, webhook_key
 from mr.environment import VARIABLES, Reading
 from mr.errors import ConfigError
+from mr.model.event import KINDS
 from mr.model.template import Template
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
@@ -213,6 +215,38 @@ class NoticeSettings(msgspec.Struct, frozen=True, kw_only=True):
     http_level: Level = "info"
 
 
+class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where events go: to these URLs alone, in public networks, or where `private` has the host or its network.
+
+    Each is signed with every one of `signing`; the first is the one to keep while they are changed.
+    """
+
+    urls: tuple[HttpUrl, ...] = ()
+    signing: tuple[Password, ...] = ()
+    kinds: tuple[str, ...] = KINDS
+    mode: Literal["structured", "binary"] = "structured"
+    private: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The secrets as bytes."""
+        return [webhook_key(secret) for secret in self.signing]
+
+    def problems(self) -> list[str]:
+        """What does not fit together, a line for each."""
+        found = []
+        if self.urls and not self.signing:
+            found.append("MR_WEBHOOK_SECRETS: expected a secret beside MR_WEBHOOK_URLS, got: nothing")
+        for url in self.urls:
+            host = url.endpoint.host
+            with suppress(ValueError):  # a name, which is looked at when it is resolved
+                if not may_reach(host, host, self.private):
+                    found.append(
+                        f"MR_WEBHOOK_URLS: expected public addresses, or {host} in MR_WEBHOOK_PRIVATE_HOSTS, got: {url}"
+                    )
+        return found
+
+
 class CleaningSettings(msgspec.Struct, frozen=True, kw_only=True):
     """When finished requests go. `enabled` False: never. A `quiet_period_s` is used for all of them."""
 
@@ -273,6 +307,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     results: ResultSettings = ResultSettings()
     mail: MailSettings = MailSettings()
     notice: NoticeSettings = NoticeSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     notice_mail: MailSettings = MailSettings(sender=NOTICE_SENDER)
     cleaning: CleaningSettings = CleaningSettings()
     files: FileSettings = FileSettings()
@@ -314,6 +349,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             mail=MailSettings(**fields["mail"]),
             notice=NoticeSettings(**fields["notice"]),
             notice_mail=MailSettings(**{"sender": NOTICE_SENDER} | fields["notice_mail"]),
+            webhooks=WebhookSettings(**fields["webhooks"]),
             cleaning=CleaningSettings(**fields["cleaning"]),
             files=FileSettings(**fields["files"]),
             log=LogSettings(**fields["log"]),
@@ -361,7 +397,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             found.append("MR_LOG_EMAIL_TO: expected an address beside MR_LOG_EMAIL_HOOK, got: nothing")
         for prefix, mail in (("MR_EMAIL_SMTP_", self.mail), ("MR_LOG_EMAIL_", self.notice_mail)):
             found.extend(f"{prefix}{problem}" for problem in mail.problems())
-        return found
+        return found + self.webhooks.problems()
 
     def validate(self) -> None:
         """Check the rules across fields; `from_env` has done so already.

@@ -18,9 +18,11 @@ from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
 from mr.services.datasets import Datasets
+from mr.services.events import Events, destination
 from mr.services.notices import Notices, Way
 from mr.services.patience import PatientWriter
 from mr.services.pins import Pins
+from mr.services.postman import Postman
 from mr.services.receipts import Receipts
 from mr.services.registry import Registry
 from mr.services.results import Results
@@ -221,7 +223,26 @@ class Parts:
     @cached_property
     def submission(self) -> Submission:
         """Accepting and cancelling."""
-        return Submission(self.store, self.publisher, self.registry, self.clock, self.retention, self.message_key)
+        return Submission(
+            self.store, self.publisher, self.registry, self.clock, self.retention, self.message_key, self.events
+        )
+
+    @cached_property
+    def events(self) -> Events:
+        """What other systems are to hear of."""
+        return Events([destination(url) for url in self.settings.webhooks.urls], self.settings.webhooks.kinds)
+
+    @cached_property
+    def postman(self) -> Postman | None:
+        """Who tells them; None where nobody listens."""
+        webhooks = self.settings.webhooks
+        if not webhooks.urls:
+            return None
+        from mr.adapters.event_senders.http import HttpEventSender
+
+        destinations = {destination(url): url for url in webhooks.urls}
+        sender = HttpEventSender(webhooks.private)
+        return Postman(self.store, self.clock, sender, destinations, webhooks.keys, webhooks.mode)
 
     @cached_property
     def results(self) -> Results:

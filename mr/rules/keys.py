@@ -21,6 +21,7 @@ STOPPED = "stopped/"
 WORKERS = "workers/"
 WORKFLOWS = "entities/workflow/"
 MESSAGE_KEY = "secrets/message_key"
+POSTMAN = "leaders/postman"
 SWEEPER = "leaders/sweeper"
 
 
@@ -185,6 +186,15 @@ def receipt_of_write(w: str, r: str) -> str:
 
 def replies(front_end: str, r: str = "") -> str:
     return f"replies/{front_end}/{r}"
+
+
+def webhooks(destination: str) -> str:
+    """Events that a destination has not taken yet, by the time when they are due."""
+    return f"webhooks/{destination}/"
+
+
+def webhook(destination: str, due: str, event: str) -> str:
+    return f"webhooks/{destination}/{due}/{event}"
 
 
 def worker(name: str) -> str:

@@ -25,11 +25,12 @@ from mr.model.request import Active, Reply, Request, RequestState
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Entry, Equals, Outcome, Put, Store, Transaction
 from mr.rules import keys, lifecycle, limits
+from mr.services.events import Events
 from mr.services.quota import Quota
 from mr.services.receipts import Receipts
 from mr.services.records import fitting
 from mr.services.retention import Retention
-from mr.services.unit import End, Receipted, Unit, Verdict
+from mr.services.unit import End, Fact, Receipted, Unit, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -81,8 +82,9 @@ class Committer:
         quota: Quota,
         pause: Callable[[float], None],
         on_failure: Callable[[str, str, ErrorReport], None] = lambda w, r, report: None,
+        events: Events | None = None,
     ) -> None:
-        self._on_failure = on_failure
+        self._on_failure, self._events = on_failure, events or Events()
         self._store, self._publisher, self._receipts = store, publisher, receipts
         self._clock, self._retention, self._quota, self._pause = clock, retention, quota, pause
 
@@ -139,7 +141,7 @@ class Committer:
 
     def _prepare(self, unit: Unit) -> _Prepared:
         fence = Equals(keys.active(unit.workflow, unit.request_id), codec.encode(Active(unit.epoch)))
-        atoms = [_Atom(fact.key if fact.once else None, [Put(fact.key, fact.value)]) for fact in unit.facts]
+        atoms = [_Atom(fact.key if fact.once else None, self._writes(unit, fact)) for fact in unit.facts]
         prepared = _Prepared(unit, fence, atoms)
         if unit.end is not None:
             operations = self._ending(unit, unit.end)
@@ -150,6 +152,13 @@ class Committer:
             first = [Put(done.key, done.value)] if done is not None else []
             atoms.append(_Atom(_guard(unit, unit.end), [*first, *operations]))
         return prepared
+
+    def _writes(self, unit: Unit, fact: Fact) -> list[Put | Delete]:
+        written: list[Put | Delete] = [Put(fact.key, fact.value)]
+        if fact.report is not None:
+            now = self._clock.now()
+            written += self._events.of_attempt(unit.workflow, unit.request_id, fact.key, fact.report, now)
+        return written
 
     def _ending(self, unit: Unit, end: End) -> list[Put | Delete] | None:
         """The end of a request, in the order for stores that cannot do it at once; None if it is not to end so."""
@@ -178,6 +187,7 @@ class Committer:
         operations: list[Put | Delete] = [Put(keys.request(w, r), codec.encode(request))]
         if not request.state.is_final:
             return operations
+        operations += self._events.of_end(w, r, request, now)
         if request.due_at is not None:
             operations.append(Put(keys.due(request.due_at, w, r), b"{}"))
         if request.state is not RequestState.SUCCEEDED:

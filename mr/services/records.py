@@ -100,7 +100,8 @@ class Records:
     def attempt(self, p: str, budget: str, nth: int, report: ErrorReport) -> Fact:
         """A failed attempt; filled in with who and when by `blame`."""
         report = msgspec.structs.replace(report, output=fitting(report.output))
-        return Fact(keys.attempt(self._w, self._r, p, budget, f"{self._execution}.{nth}"), codec.encode(report))
+        key = keys.attempt(self._w, self._r, p, budget, f"{self._execution}.{nth}")
+        return Fact(key, codec.encode(report), report=report)
 
     def blame(self, p: str, handler: str, ref: HandlerRef, nth: int, report: ErrorReport) -> ErrorReport:
         """The report with the names that the client, and whoever looks later, needs."""

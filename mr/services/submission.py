@@ -25,6 +25,7 @@ from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
 from mr.rules import keys, lifecycle, routing
 from mr.services.acceptance import Acceptance, Accepted, Definitions, Posting
+from mr.services.events import Events
 from mr.services.retention import Retention
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ class Submission:
         clock: Clock,
         retention: Retention,
         message_key: bytes,
+        events: Events | None = None,
     ) -> None:
+        self._events = events or Events()
         self._store, self._publisher, self._definitions = store, publisher, definitions
         self._clock, self._retention, self._message_key = clock, retention, message_key
         self.accept = Acceptance(store, publisher, definitions, clock, message_key).accept
@@ -92,6 +95,7 @@ class Submission:
         operations: list[Put | Delete] = [Put(keys.request(w, r), codec.encode(ended))]
         if ended.due_at is not None:
             operations.append(Put(keys.due(ended.due_at, w, r), b"{}"))
+        operations += self._events.of_end(w, r, ended, self._clock.now())
         operations.append(Put(keys.stopped(w, r), codec.encode({"epoch": ended.epoch})))
         if ended.reply_to is not None:
             reply = Reply(workflow_name=w, state=ended.state, error=ended.error)

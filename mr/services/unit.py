@@ -14,11 +14,15 @@ from mr.ports.broker import Publication
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """One record to write. `once`: created if absent; else it is the execution's own and may be rewritten."""
+    """One record to write. `once`: created if absent; else it is the execution's own and may be rewritten.
+
+    `report` is set where it records a failed attempt.
+    """
 
     key: str
     value: bytes
     once: bool = True
+    report: ErrorReport | None = None
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):

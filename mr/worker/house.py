@@ -1,7 +1,8 @@
 """House-keeping of a worker: lease and record, receipts, sweeping, cleaning, the store.
 
 Nothing here is needed for a right result; all of it saves work, or brings back what was lost. There are two threads,
-because a sweep through ten thousand requests takes longer than the lease lasts that says who lives.
+because a sweep through ten thousand requests takes longer than the lease lasts that says who lives, and a third where
+events are sent, because nobody knows how long their receivers take.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ MAINTAIN_S = 60.0
 
 
 class House:
-    """Two threads; `stop` ends them and gives the lease back.
+    """Its threads; `stop` ends them and gives the lease back.
 
     `maintain` is what the store wants done every minute by the leader, if anything; `writer` names what the worker
-    writes results with.
+    writes results with; `post` sends events.
     """
 
     def __init__(
@@ -57,21 +58,23 @@ class House:
         on_fleet: Callable[[int, int], None],
         maintain: Callable[[], None] | None = None,
         writer: str = "",
+        post: Callable[[], object] | None = None,
     ) -> None:
         self._name, self._store, self._receipts = name, store, receipts
         self._sweeper, self._cleaner, self._clock = sweeper, cleaner, clock
         self._capabilities, self._workflows, self._slots = list(capabilities), workflows, slots
         self._holds, self._on_fleet, self._maintain, self._writer = holds, on_fleet, maintain, writer
-        self._serves_all = serves_all
+        self._serves_all, self._post = serves_all, post
         self._started_at = stamp(clock.now())
         self._lease: Lease | None = None
         self._record = b""
-        self._is_leader = False
+        self._is_leader = self._is_postman = False
         self._sweep_at = self._maintain_at = 0.0
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._again_and_again, args=(what,), name=name, daemon=True)
-            for name, what in (("lease", self._keep_lease), ("house", self._work))
+            for name, what in (("lease", self._keep_lease), ("house", self._work), ("post", self._send))
+            if what != self._send or post is not None
         ]
 
     def start(self) -> None:
@@ -116,7 +119,7 @@ class House:
     def _keep_lease(self) -> None:
         if self._lease is None or not self._store.keep(self._lease):
             self._lease = self._store.grant(LEASE_S)
-            self._record, self._is_leader = b"", False
+            self._record, self._is_leader, self._is_postman = b"", False, False
         record = codec.encode(
             WorkerRecord(
                 host=socket.gethostname(),
@@ -159,23 +162,36 @@ class House:
             self._maintain_at = now + MAINTAIN_S
             self._maintain()
 
+    def _send(self) -> None:
+        """One of those workers that have somebody to send events to sends them; two are harmless."""
+        if self._post is not None and self._lease is not None:
+            try:
+                self._is_postman = self._sits(keys.POSTMAN, self._is_postman, self._lease)
+            except NotFound:
+                return  # the lease is over; the other thread asks for a new one
+            if self._is_postman:
+                self._post()
+
     def _leads(self) -> bool:
-        """Whether this worker leads; who does not looks at the fleet only. Two leaders are harmless."""
+        """Whether it is known who leads; who does not looks at the fleet only. Two leaders are harmless."""
         if self._lease is None:
             return False
-        value = self._name.encode()
         try:
-            outcome = self._store.commit(
-                Transaction(
-                    conditions=[Absent(keys.SWEEPER)],
-                    operations=[Put(keys.SWEEPER, value, self._lease)],
-                    reads=[keys.SWEEPER],
-                )
-                if not self._is_leader
-                else Transaction(conditions=[Equals(keys.SWEEPER, value)], reads=[keys.SWEEPER])
-            )
+            self._is_leader = self._sits(keys.SWEEPER, self._is_leader, self._lease)
         except NotFound:
             return False  # the lease is over; the other thread asks for a new one
-        entry = outcome.entries[keys.SWEEPER]
-        self._is_leader = entry is not None and entry.value == value
         return True
+
+    def _sits(self, seat: str, has_it: bool, lease: Lease) -> bool:
+        """Whether a seat is this worker's, as long as its lease lasts; it is taken if it is free.
+
+        Raises: NotFound if the lease is over.
+        """
+        value = self._name.encode()
+        outcome = self._store.commit(
+            Transaction(conditions=[Absent(seat)], operations=[Put(seat, value, lease)], reads=[seat])
+            if not has_it
+            else Transaction(conditions=[Equals(seat, value)], reads=[seat])
+        )
+        entry = outcome.entries[seat]
+        return entry is not None and entry.value == value

@@ -105,6 +105,7 @@ class Supervisor:
         self._judge = Judge(settings.handlers, self._quota)
         committer = Committer(
             parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._quota, self._pause,
+            events=parts.events,
             on_failure=lambda w, r, report: parts.notices.tell(of_failure(w, r, report, time.time())),
         )  # fmt: skip
         self._committer = committer
@@ -149,6 +150,7 @@ class Supervisor:
             serves_all=self._settings.worker.workflows is None,
             slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
             writer=parts.writers.names if parts.writers is not None else "",
+            post=parts.postman.rounds if parts.postman is not None else None,
         )  # fmt: skip
         definitions = Watching(
             "definitions", self._parts.store, keys.WORKFLOWS, look=serving.look,

@@ -1,7 +1,11 @@
-"""Notifications out of a whole service: JX-92, JX-93, JX-95, JX-96."""
+"""Notifications and webhooks out of a whole service: JX-92, JX-93, JX-95, JX-96."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import socket
 from urllib.parse import parse_qs
 
@@ -65,3 +69,36 @@ def test_JX_95_hooks_that_lead_nowhere_change_nothing(pair: Shared, w: str) -> N
             assert worker.stop() == 0
             assert "notifications by http are lost" in worker.log
             assert "notifications by email are lost" in worker.log
+
+
+def test_the_end_of_a_request_and_what_failed_on_the_way_are_sent_as_signed_events(pair: Shared, w: str) -> None:
+    capability = f"told-{w}"
+    first = "yield MrConfigureToReturn()\nif arguments[0][1]: raise ValueError('no')\nyield 'a', 1"
+    pair.define(w, {"start": (mapper(first, capability=capability), reducer(ALL, capability=capability))})
+    secret = b"0123456789abcdef" * 2
+    with listener() as posts:
+        posts.answers = [(500, b"")]
+        environ = {
+            "MR_WEBHOOK_URLS": f"http://127.0.0.1:{posts.port}/in", "MR_WEBHOOK_PRIVATE_HOSTS": "127.0.0.1",
+            "MR_WEBHOOK_SECRETS": f"whsec_{base64.b64encode(secret).decode()}",
+        }  # fmt: skip
+        with pair.worker(capability, only=w, **environ) as worker:
+            good = pair.post(w, {"fails": 0}).request_id
+            refused, *_ = posts.wait(1)
+            worker.stop()
+        # What was refused stands in the store: another worker sends it when it is due.
+        with pair.worker(capability, only=w, **environ):
+            bad = pair.post(w, {"fails": 1}).request_id
+            _, *taken = posts.wait(4)
+    events = {event["id"]: event for event in (json.loads(posted.body) for posted in taken)}
+    assert refused.headers["webhook-id"] == f"{good}.1.succeeded"
+    assert {event["type"] for event in events.values()} == {
+        "mr.request.succeeded", "mr.request.failed", "mr.invocation.failed",
+    }  # fmt: skip
+    assert events[f"{good}.1.succeeded"]["data"]["state"] == "succeeded"
+    assert events[f"{bad}.1.failed"]["data"]["error"]["type"] == "ValueError"
+    for posted in [refused, *taken]:
+        assert posted.headers["content-type"].startswith("application/cloudevents+json")
+        signed = f"{posted.headers['webhook-id']}.{posted.headers['webhook-timestamp']}.".encode() + posted.body
+        made = base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+        assert posted.headers["webhook-signature"] == f"v1,{made}"

@@ -249,6 +249,29 @@ def test_JX_93_the_hook_of_mail_needs_an_address() -> None:
     assert names == [f"MR_LOG_EMAIL_{end}" for end in ("PASSWORD", "SECURITY", "SECURE_CERTIFICATE_FILEPATH")]
 
 
+SECRETS = {"MR_WEBHOOK_SECRETS": "whsec_" + "c2VjcmV0" * 4}
+
+
+def test_webhooks_need_a_secret_and_public_addresses() -> None:
+    (line,) = problems_of({"MR_WEBHOOK_URLS": "https://example.org/in"})
+    assert line.startswith("MR_WEBHOOK_SECRETS: expected a secret")
+    for url in (
+        "http://127.0.0.1/",
+        "http://10.1.2.3:8080/in",
+        "http://169.254.169.254/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+    ):
+        (line,) = problems_of({"MR_WEBHOOK_URLS": url} | SECRETS)
+        assert line.startswith("MR_WEBHOOK_URLS: expected public addresses")
+    allowed = {"MR_WEBHOOK_URLS": "http://10.1.2.3/,http://hook.local/", "MR_WEBHOOK_PRIVATE_HOSTS": "10.1.0.0/16"}
+    webhooks = read(allowed | SECRETS).webhooks
+    assert [str(url) for url in webhooks.urls] == ["http://10.1.2.3:80/", "http://hook.local:80/"]
+    assert webhooks.keys == [b"secret" * 4]
+    assert webhooks.kinds == ("request.succeeded", "request.failed", "request.cancelled", "invocation.failed")
+    assert "c2VjcmV0" not in repr(webhooks)
+
+
 def test_a_hung_writer_has_an_end() -> None:
     assert read().results.timeout_s == 600
     assert read({"MR_RESULT_WRITER_TIMEOUT_S": "0"}).results.timeout_s is None
@@ -324,6 +347,11 @@ WRONG = {
     "MR_LOG_HTTP_PATH": "x",
     "MR_LOG_HTTP_VERB": "delete",
     "MR_HANDLER_HTTP_LOG_LEVEL": "trace",
+    "MR_WEBHOOK_URLS": "http://a/,ftp://b/",
+    "MR_WEBHOOK_SECRETS": "whsec_c2hvcnQ=",
+    "MR_WEBHOOK_EVENTS": "request.succeeded,request.begun",
+    "MR_WEBHOOK_MODE": "batch",
+    "MR_WEBHOOK_PRIVATE_HOSTS": "10.0.0.0/33",
     "MR_FS_URL": "/srv",
     "MR_BLOB_URL": "srv",
     "MR_DO_STREAM_LOG": "x",
