@@ -94,6 +94,12 @@ def _absolute_path(text: str) -> str:
     return text
 
 
+def _class(text: str) -> str:
+    if not _CLASS_PATH.fullmatch(text):
+        raise ValueError("package.module.Class")
+    return text
+
+
 def _kinds(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     if not set(found) <= set(KINDS):
@@ -189,6 +195,13 @@ VARIABLES = (
     Variable("MR_HANDLER_MEMORY_MB", "handlers", "memory_mb", _number("MB", 64), "address space of an executor"),
     Variable("MR_HANDLER_OUTPUT_MB", "handlers", "output_max_mb", _number("MB", 0), "printed output kept"),
     Variable("MR_DATASET_MAX_MB", "handlers", "dataset_max_mb", _number("MB", 0.001), "pairs of one invocation"),
+    Variable(
+        "MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS",
+        "handlers",
+        "scope_factory",
+        _class,
+        "class that gives handlers more names",
+    ),
     Variable("MR_HANDLER_DEBUG", "handlers", "debug", _flag, "1: more of each invocation is logged"),
     Variable(
         "MR_HANDLER_LOG_LEVEL",
@@ -350,7 +363,7 @@ CLUSTER = ("MR_ETCD_HOST", "MR_ETCD_PORT", "MR_NSQD_HOSTS")
 CLUSTER_DETAILS = ("MR_ETCD_API", "MR_ETCD_IS_SSL")
 IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_(TYPE|REDIS_\w+)|KV_CACHE)")
 """JobX's variables for parts that mr does not have."""
-LATER = re.compile(r"MR_(WORKFLOW_SCOPE_FACTORY_FQ_CLASS|FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)")
+LATER = re.compile(r"MR_(FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)")
 """Variables of JobX for parts that mr does not have yet."""
 ELSEWHERE = ("MR_CACHE_DIR", "MR_NO_COLOR", "MR_VENV")
 """Read by scripts and the terminal, not by the settings."""

@@ -87,6 +87,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one invocation, where neither handler nor step says otherwise.
 
     `timeout_s` is wall clock, None: no limit; an hour, because a hung handler holds an executor for as long.
+    `scope_factory` is the path of the class that gives handlers names of the site's own.
     `memory_mb` is the address space of an executor. Output beyond `output_max_mb` is cut; pairs beyond
     `dataset_max_mb` fail the invocation. `languages` is a file that describes more languages than mr brings.
     """
@@ -95,6 +96,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: float
     output_max_mb: float = 1.0
     dataset_max_mb: float = 1024.0
+    scope_factory: str = ""
     debug: bool = False
     log_level: Level = "debug"
     languages: str = ""

@@ -107,6 +107,7 @@ ERROR_CLASSES = (
     "cancelled",
     "rejected",
     "result_writer",
+    "scope_factory",
 )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from mr import codec
 from mr.adapters.processors.python_body import body_as_function, module_as_code
 from mr.model.handler import Handler
 from mr.model.language import Language
@@ -20,7 +21,8 @@ from mr.worker.children import Children
 from mr.worker.json_lines import JsonLines
 from mr.worker.log import Hooks
 from mr.worker.memory import Memory
-from mr.worker.scope import Context, Current, Refused, ScopeFactory, build
+from mr.worker.scope import Context, Current, Refused, build
+from mr.worker.scopes import imported
 from mr.worker.text_lines import TextLines
 
 _CASTS: dict[str, Callable[[Any], Any]] = {
@@ -82,26 +84,34 @@ class Bodies:
     def __init__(
         self,
         current: Current,
-        factory: ScopeFactory | None,
         hooks: Hooks,
         builtins: dict[str, Any],
         foreigners: Foreigners,
     ) -> None:
         self._current = current
         self._foreigners = foreigners
-        self._factory, self._hooks = factory, hooks
+        self._hooks = hooks
         self._builtins = builtins
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._bodies: dict[tuple[str, str, str], Body] = {}
+        self._scopes: dict[tuple[str, str, str], tuple[bytes, str]] = {}
 
     def define(self, name: str, version: str, handler: Handler) -> None:
         """Remember a handler; it is compiled when it is first used."""
         self._handlers[name, version] = handler
 
+    def give(self, name: str, version: str, workflow: str, document: bytes, problem: str) -> None:
+        """Names that the site gives to a handler from now on, or why it has none."""
+        key = (name, version, workflow)
+        if self._scopes.get(key) != (document, problem):
+            self._scopes[key] = document, problem
+            self._bodies.pop(key, None)
+
     def get(self, name: str, version: str, workflow: str) -> Body:
         """The handler, ready to be called.
 
-        Raises: Refused `rejected` if it was never defined or is in a language that is not known here;
+        Raises: Refused `rejected` if it was never defined or is in a language that is not known here, and
+        `scope_factory` if the site could not give it its names;
         InvalidHandler if it does not compile; for a module, whatever its execution raises.
         """
         key = (name, version, workflow)
@@ -126,8 +136,15 @@ class Bodies:
             raise Refused("rejected", f"handler {name} version {version} was not given to this executor")
         if handler.source_type != "python":
             return Body(name, version, handler, self._foreigners.call(handler, name, version, workflow, self._current))
-        scope = build(self._current, name, version, workflow, self._factory, self._hooks, self._builtins)
-        call = self._module(handler, name, scope) if handler.form == "module" else _body(handler, name, scope)
+        document, problem = self._scopes.get((name, version, workflow), (b"", ""))
+        if problem:
+            raise Refused("scope_factory", problem)
+        given = _given(document)
+        scope = build(self._current, name, self._hooks, self._builtins, given)
+        if handler.form == "module":
+            call = self._module(handler, name, scope)
+        else:
+            call = _body(handler, name, scope, document if _may_change(given) else b"")
         return Body(name, version, handler, call)
 
     def _module(self, handler: Handler, name: str, scope: dict[str, Any]) -> Callable[[Any], Any]:
@@ -150,10 +167,30 @@ class Bodies:
         return call
 
 
-def _body(handler: Handler, name: str, scope: dict[str, Any]) -> Callable[[Any], Any]:
+def _given(document: bytes) -> dict[str, Any]:
+    """The names in a document of the site's."""
+    if not document:
+        return {}
+    found = codec.loads(document)
+    names: dict[str, Any] = found["values"]
+    for name, reference in found["imports"].items():
+        try:
+            names[name] = imported(reference)
+        except Exception as error:  # the site's own module
+            problem = f"{name}, which the site gives to handlers, cannot be imported: {type(error).__name__}: {error}"
+            raise Refused("scope_factory", problem) from error
+    return names
+
+
+def _may_change(given: Mapping[str, Any]) -> bool:
+    """Whether a call could leave something in it for the next."""
+    return any(isinstance(value, list | dict) for value in given.values())
+
+
+def _body(handler: Handler, name: str, scope: dict[str, Any], document: bytes) -> Callable[[Any], Any]:
     parameter, kind = handler.argument_spec[0]
     code = _function_code(body_as_function(handler.source_code, name, parameter))
-    copy = scope.copy
+    copy = scope.copy if not document else lambda: scope | _given(document)
     cast = _CASTS.get(kind) if kind is not None else None
     if cast is None:
         return lambda subject: FunctionType(code, copy())(subject)

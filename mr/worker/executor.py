@@ -48,7 +48,7 @@ import msgspec
 
 from mr import codec
 from mr.codec import Items
-from mr.errors import ConfigError, CorruptEntry
+from mr.errors import CorruptEntry
 from mr.model.handler import Handler
 from mr.model.language import Language
 from mr.worker import frames
@@ -61,7 +61,7 @@ from mr.worker.invoke import Runner
 from mr.worker.log import Hooks
 from mr.worker.memory import Memory
 from mr.worker.output import Capture
-from mr.worker.scope import Current, ScopeFactory, load_scope_factory
+from mr.worker.scope import Current
 from mr.worker.wear import Left
 
 RESULTS_BYTES = 64 * 1024
@@ -71,9 +71,6 @@ SLOW_US = 1000
 
 EXIT_MEMORY = 86
 """Exit code of an executor that ran out of memory in its own code."""
-
-EXIT_REFUSED = 87
-"""Exit code of an executor that could not start; its Ready frame says why."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -92,7 +89,6 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     memory_bytes: int | None = None
     output_bytes: int = 1024 * 1024
-    scope_factory: str = ""
     languages: dict[str, Language] = {}
     hooks: Hooks = Hooks()
 
@@ -258,7 +254,7 @@ class _Surroundings:
 class Executor:
     """Reads orders from the supervisor and has them run, one after the other."""
 
-    def __init__(self, channel: socket.socket, cell: Cell, start: Start, factory: ScopeFactory | None) -> None:
+    def __init__(self, channel: socket.socket, cell: Cell, start: Start) -> None:
         self._receive_into = channel.recv_into
         self._cell = cell
         self._capture = Capture(start.output, start.output_bytes)
@@ -267,7 +263,7 @@ class Executor:
         current = Current(self._capture, lambda *told: self._runner.tell(*told))
         memory = Memory(start.memory_bytes)
         foreigners = Foreigners(start.languages, children, start.directory, memory)
-        self._bodies = Bodies(current, factory, start.hooks, self._surroundings.builtins, foreigners)
+        self._bodies = Bodies(current, start.hooks, self._surroundings.builtins, foreigners)
         self._outbox = Outbox(channel)
         self._runner = Runner(self._bodies, current, self._capture, cell, self._outbox, start.directory, memory)
 
@@ -282,6 +278,9 @@ class Executor:
             if isinstance(header, frames.Define):
                 handler = codec.decode(body, Handler)
                 self._bodies.define(header.name, header.version, handler)
+                continue
+            if isinstance(header, frames.Scope):
+                self._bodies.give(header.name, header.version, header.workflow, body, header.problem)
                 continue
             self._surroundings.restore()
             if isinstance(header, frames.RunMap):
@@ -374,14 +373,9 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable(start.output, all_threads=False)
     # The command line has numbers and paths that handlers need not see.
     sys.argv[:] = ["mr-executor"]
-    try:
-        factory = load_scope_factory(start.scope_factory)
-    except ConfigError as error:
-        channel.sendall(frames.pack(frames.Ready(problem=str(error))))
-        return EXIT_REFUSED
     # A fork of a handler's must neither speak for the executor nor keep the socket open after its death.
     os.register_at_fork(after_in_child=channel.close)
-    executor = Executor(channel, cell, start, factory)
+    executor = Executor(channel, cell, start)
     gc.collect()
     gc.freeze()
     try:

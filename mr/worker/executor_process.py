@@ -30,7 +30,7 @@ import msgspec
 import mr
 from mr import codec
 from mr.codec import Items
-from mr.errors import ConfigError, CorruptEntry, MrError
+from mr.errors import CorruptEntry, MrError
 from mr.model.handler import Handler
 from mr.model.language import Language
 from mr.services.isolation import Cgroup, Leaf
@@ -41,6 +41,7 @@ from mr.worker.frame_stream import FrameStream
 from mr.worker.frames import Cell
 from mr.worker.leftovers import Folder
 from mr.worker.log import Hooks
+from mr.worker.scopes import Given
 from mr.worker.wear import Wear
 
 START_TIMEOUT_S = 30.0
@@ -127,7 +128,6 @@ class ExecutorProcess:
         environ: Mapping[str, str],
         memory_bytes: int | None = None,
         output_bytes: int = 1024 * 1024,
-        scope_factory: str = "",
         languages: Mapping[str, Language] | None = None,
         hooks: Hooks = Hooks(),  # noqa: B008 - frozen
         cgroup: Cgroup | None = None,
@@ -136,7 +136,7 @@ class ExecutorProcess:
         self._environ = environ
         self._memory_bytes = memory_bytes
         self._output_bytes = output_bytes
-        self._scope_factory, self._hooks = scope_factory, hooks
+        self._hooks = hooks
         self._languages = dict(languages or {})
         self._cgroup = cgroup
         self._leaf: Leaf | None = None
@@ -148,6 +148,7 @@ class ExecutorProcess:
         self._cell: Cell | None = None
         self._transport: asyncio.Transport | None = None
         self._defined: set[tuple[str, str]] = set()
+        self._scopes: dict[tuple[str, str, str], Given] = {}
         self._sink: Sink | None = None
         self._run: int | None = None
         self._kill_asked = False
@@ -167,7 +168,7 @@ class ExecutorProcess:
     async def start(self) -> None:
         """Start the process and wait until it is ready.
 
-        Raises: ConfigError when the scope factory is refused; ExecutorGone when it ends or hangs while it starts.
+        Raises: ExecutorGone when it ends or hangs while it starts.
         """
         loop = asyncio.get_running_loop()
         self._gone = loop.create_future()
@@ -195,13 +196,10 @@ class ExecutorProcess:
         ours.setblocking(False)
         await loop.create_unix_connection(lambda: FrameStream(self), sock=ours)
         try:
-            ready = await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
+            await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
         except TimeoutError as error:
             await self.kill()
             raise ExecutorGone(f"an executor was not ready after {START_TIMEOUT_S:.0f} s") from error
-        if ready.problem:
-            await self.kill()
-            raise ConfigError([ready.problem])
         self.wear = Wear(loop.time(), self.resident_bytes(), self._memory_bytes or sys.maxsize)
 
     def _spawn(self, channel: int, cell: int, directory: str) -> subprocess.Popen[bytes]:
@@ -213,7 +211,6 @@ class ExecutorProcess:
             directory=directory,
             memory_bytes=self._memory_bytes,
             output_bytes=self._output_bytes,
-            scope_factory=self._scope_factory,
             languages=self._languages,
             hooks=self._hooks,
         )
@@ -293,6 +290,14 @@ class ExecutorProcess:
         if (name, version) not in self._defined:
             self._defined.add((name, version))
             self._write(frames.pack(frames.Define(name=name, version=version), codec.encode(handler)))
+
+    def give(self, workflow: str, name: str, version: str, given: Given) -> None:
+        """Give a handler the names of the site, unless it has them. Raises: ExecutorGone."""
+        key = (workflow, name, version)
+        if self._scopes.get(key) != given:
+            self._scopes[key] = given
+            frame = frames.Scope(workflow=workflow, name=name, version=version, problem=given.problem)
+            self._write(frames.pack(frame, given.document))
 
     def run(self, frame: frames.RunMap | frames.RunReduce, items: Items | None, sink: Sink) -> None:
         """Begin a run; `items` are the arguments of a map's children, or all datasets of a reduce. One run at a time.
@@ -538,7 +543,7 @@ class ExecutorProcess:
         self._gone.set_result(self._exit)
         if not self._ready.done():
             self._ready.set_exception(ExecutorGone(f"an executor did not start: {self._exit.detail}: {last_words}"))
-        elif not self._ready.result().problem:
+        else:
             self._on_exit(self._exit)
 
     def _how(self) -> Exit:

@@ -27,6 +27,7 @@ _REFUSED_TYPES = {
     "not_serialisable": "NotSerialisable",
     "output_limit": "OutputLimit",
     "rejected": "Rejected",
+    "scope_factory": "ScopeFactoryError",
 }
 
 

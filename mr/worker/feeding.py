@@ -21,6 +21,7 @@ from mr.settings import HandlerSettings
 from mr.worker import frames
 from mr.worker.case import Slot
 from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Sink
+from mr.worker.scopes import Scopes
 from mr.worker.stock import Stock
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Feeding:
         readers: Executor,
     ) -> None:
         self._registry, self._datasets, self._stock = registry, datasets, stock
-        self._readers = readers
+        self._readers, self._scopes = readers, Scopes(settings.scope_factory)
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._names: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
         self._limits = frames.Limits(output=int(settings.output_max_bytes), dataset=int(settings.dataset_max_bytes))
@@ -54,15 +55,18 @@ class Feeding:
 
     def is_ready(self, visit: Visit, work: Work) -> bool:
         """Whether nothing has to be read before the work can start."""
-        if any((visit.workflow, version) not in self._handlers for _, version in self._needed(visit, work)):
-            return False
+        w = visit.workflow
+        for name, version in self._needed(visit, work):
+            if (w, version) not in self._handlers or not self._scopes.is_ready(w, name, version):
+                return False
         return work.items is not None if isinstance(work, MapWork) else work.session is not None
 
     def fetch(self, visit: Visit, work: Work) -> None:
         """Read what the work needs. Raises: NotFound if the request is cleaned away; StoreUnavailable."""
         w, r, datasets = visit.workflow, visit.request_id, self._datasets
-        for _, version in self._needed(visit, work):
+        for name, version in self._needed(visit, work):
             self.learn(w, version)
+            self._scopes.ask(w, name, version, self._handlers[w, version])
         if isinstance(work, MapWork):
             if work.items is None and work.chunks is not None:
                 work.items = datasets.cut(w, r, work.chunks, work.first, work.to)
@@ -79,6 +83,8 @@ class Feeding:
         for name, version in self._needed(visit, work):
             if not executor.knows(name, version):
                 executor.define(name, version, self._handlers[visit.workflow, version])
+            if (given := self._scopes.given(visit.workflow, name, version)) is not None:
+                executor.give(visit.workflow, name, version, given)
         if isinstance(work, MapWork):
             executor.run(self._map_order(visit, work), work.items, sink)
             return True

@@ -6,9 +6,9 @@
 
 The supervisor passes documents along without looking into them, so a frame costs it the header and one copy.
 
-Supervisor to executor: Define (body: the Handler as JSON), RunMap (body: one dataset of arguments for each child),
-RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for each run Results, Chunk, Mapped,
-Returned, Reduced, Failed and Notice as they come, and Finished last.
+Supervisor to executor: Define (body: the Handler as JSON), Scope (body: names), RunMap (body: one dataset of arguments
+for each child), RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for each run Results,
+Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last.
 
 The hard part is what cannot be a frame, because a handler runs meanwhile: which child runs since when, and "stop
 before the next child". Both stand in the cell, 32 bytes of shared memory that each side reads at any time.
@@ -75,6 +75,15 @@ class Define(msgspec.Struct, frozen=True, kw_only=True, tag="define", tag_field=
     version: str
 
 
+class Scope(msgspec.Struct, frozen=True, kw_only=True, tag="scope", tag_field="t"):
+    """What the site gives to a handler of a workflow, or why it has nothing for it. Body: `scopes.Given.document`."""
+
+    name: str
+    version: str
+    workflow: str
+    problem: str = ""
+
+
 class RunMap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="map", tag_field="t"):
     """Run the children `first`, `first + 1`, … of mapper `parent`, as step `step`; one for each dataset in the body.
 
@@ -126,9 +135,7 @@ class End(msgspec.Struct, frozen=True, tag="end", tag_field="t"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="t"):
-    """The executor has started. `problem` is set when it cannot work and is about to exit."""
-
-    problem: str = ""
+    """The executor has started."""
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="results", tag_field="t"):
@@ -229,7 +236,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     left: Left = ""
 
 
-Order = Define | RunMap | RunReduce | Input | End
+Order = Define | Scope | RunMap | RunReduce | Input | End
 Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Notice | Finished
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

@@ -8,17 +8,15 @@ What is not configured is present all the same, and says which setting is missin
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from mr.codec import dumps, encode
-from mr.errors import ConfigError, ValueRefused
+from mr.errors import ValueRefused
 from mr.model.ids import child as child_path
 from mr.rules import limits
 from mr.worker.log import Hooks, Missing, Tell, loggers
@@ -285,39 +283,12 @@ def _feed(stream: Any, data: bytes) -> None:
         pass  # the command did not want all of its input; its exit code tells
 
 
-class ScopeFactory(Protocol):
-    """What the class named by MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS offers."""
-
-    def get_handler_scope_factory(self, workflow: str) -> Any:
-        """An object whose `get_scope(handler_definition)` gives a dict of names."""
-
-
-def load_scope_factory(path: str) -> ScopeFactory | None:
-    """The scope factory named by `package.module.Class`; None for no name.
-
-    Raises: ConfigError when it cannot be imported or is no scope factory.
-    """
-    variable = "MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS"
-    if not path:
-        return None
-    module, _, name = path.rpartition(".")
-    try:
-        factory: ScopeFactory = getattr(importlib.import_module(module), name)()
-    except Exception as error:  # the site's own code: anything may go wrong in it
-        raise ConfigError([f"{variable}: {path} cannot be loaded: {type(error).__name__}: {error}"]) from error
-    if not callable(getattr(factory, "get_handler_scope_factory", None)):
-        raise ConfigError([f"{variable}: {path} is no scope factory: it has no get_handler_scope_factory(workflow)"])
-    return factory
-
-
 def build(
     current: Current,
     name: str,
-    version: str,
-    workflow: str,
-    factory: ScopeFactory | None,
     hooks: Hooks,
     builtins: dict[str, Any],
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The globals of a handler before it runs; names of the site's scope factory come last and may replace ours."""
     session = current.session
@@ -337,7 +308,5 @@ def build(
         "RUN": _runner(current.capture),
         **loggers(current.capture, name, hooks, current.tell),
     }
-    if factory is not None:
-        definition = SimpleNamespace(name=name, version=version, workflow_name=workflow)
-        scope.update(factory.get_handler_scope_factory(workflow).get_scope(definition))
+    scope.update(given)
     return scope

@@ -1,11 +1,13 @@
-"""What a handler finds when it runs: JX-33, 34, 35, 37."""
+"""What a handler finds when it runs: JX-33 to 37."""
 
 from __future__ import annotations
 
+from functools import partial
 from textwrap import dedent
 
 from tests.acceptance.conftest import Shared
-from tests.acceptance.sources import ALL, FLAT, map_to, mapper, module
+from tests.acceptance.service import eventually
+from tests.acceptance.sources import ALL, FLAT, map_to, mapper, module, reducer
 
 NAMES = {
     "MrConfigureToMap", "MrConfigureToReturn", "S_GET", "S_SET", "S_LIST", "FS", "SEP", "JOIN", "LOG", "NOTIFY",
@@ -110,3 +112,36 @@ def test_a_module_gets_the_same_by_its_ctx(pair: Shared, w: str) -> None:
         },
     )
     assert pair.post(w).pairs == [["ids", [[".0.0", 0], [".0.1", 1], [".0.2", 2]]]]
+
+
+EACH = "for key, values in results: yield key, values"
+FACTORY = "tests.acceptance.site_scope.Factory"
+
+
+def test_JX_36_a_site_gives_names_to_handlers_and_its_secrets_stay_with_it(pair: Shared, w: str) -> None:
+    capability = f"scope-{w}"
+    code = "import os\nyield WHO, [SEP, length(TOKEN), os.environ.get('SITE_TOKEN')]"
+    step = (mapper(f"yield MrConfigureToReturn()\n{code}", capability=capability), reducer(EACH, capability=capability))
+    pair.define(w, {"start": step, "bad": step})
+    pair.parts.registry.create_job(w, "bad", "", "bad")
+    token = "hush-" + "7" * 20
+    with pair.worker(capability, only=w, MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS=FACTORY, SITE_TOKEN=token) as worker:
+        assert pair.post(w).pairs == [[[w, "start_map"], [["|", 25, None]]]]
+        error = pair.post(w, job="bad").error
+        assert (error["class"], error["type"], error["handler"]) == ("scope_factory", "ScopeFactoryError", "bad_map")
+        assert error["message"] == (
+            f"the scope factory {FACTORY} gives no scope for handler bad_map: "
+            f"PermissionError: the vault has nothing for {w}"
+        )
+        assert worker.stop() == 0
+        assert token not in worker.log
+    assert not [key for key, value in pair.entries("").items() if token.encode() in value]
+
+
+def test_JX_36_a_class_that_is_no_scope_factory_stops_the_start_with_one_line(pair: Shared) -> None:
+    for name in ("tests.acceptance.site_scope.Missing", "collections.OrderedDict"):
+        with pair.process("worker", MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS=name) as process:
+            eventually(partial(getattr, process, "has_ended"), "the worker ends")
+            (line,) = [line for line in process.log.splitlines() if "MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS" in line]
+            assert name in line
+            assert "Traceback" not in process.log

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from mr.codec import Items, encode
-from mr.errors import ConfigError
 from mr.worker import frames
 from mr.worker.executor_process import ExecutorGone
 from mr.worker.frames import Limits
@@ -499,24 +498,6 @@ async def test_run_feeds_echoes_and_checks(one: Bench) -> None:
     failure = (await one.map("RUN(['false'])\n" + RETURN)).failure()
     assert failure.type == "ValueError"
     assert failure.message.startswith("Command failed: ['false']")
-
-
-async def test_a_scope_factory_adds_and_overrides_names(tmp_path: Path) -> None:
-    (tmp_path / "site_scope.py").write_text(
-        "class Scope:\n"
-        "    def __init__(self, workflow): self.workflow = workflow\n"
-        "    def get_scope(self, handler): return {'WHO': [self.workflow, handler.name], 'SEP': '|'}\n"
-        "class Factory:\n    def get_handler_scope_factory(self, workflow): return Scope(workflow)\n"
-        "class Wrong: pass\n"
-    )
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
-    async with bench(environ=environ, scope_factory="site_scope.Factory") as one:
-        assert (await one.map(RETURN + "yield SEP, WHO\n")).result() == [["|", [["flow", "the_mapper"]]]]
-    for name in ("site_scope.Wrong", "site_scope.Missing", "nowhere.Factory"):
-        refused = Bench(environ=environ, scope_factory=name)
-        with pytest.raises(ConfigError, match="MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS"):
-            await refused.process.start()
-        assert not refused.process.alive
 
 
 # Tracebacks: JX-18.

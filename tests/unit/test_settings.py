@@ -352,6 +352,7 @@ WRONG = {
     "MR_WEBHOOK_EVENTS": "request.succeeded,request.begun",
     "MR_WEBHOOK_MODE": "batch",
     "MR_WEBHOOK_PRIVATE_HOSTS": "10.0.0.0/33",
+    "MR_WORKFLOW_SCOPE_FACTORY_FQ_CLASS": "Factory",
     "MR_FS_URL": "/srv",
     "MR_BLOB_URL": "srv",
     "MR_DO_STREAM_LOG": "x",
