@@ -100,6 +100,13 @@ def _class(text: str) -> str:
     return text
 
 
+def _services(text: str) -> tuple[addresses.Password, ...]:
+    found = text.split()
+    if not all(re.match(r"[a-zA-Z0-9]+://.", one) for one in found):
+        raise ValueError("addresses such as slack://TokenA/TokenB/TokenC, with blanks between")
+    return tuple(map(addresses.Password, found))
+
+
 def _kinds(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     if not set(found) <= set(KINDS):
@@ -322,6 +329,8 @@ VARIABLES = (
     ),
     Variable("MR_LOG_HTTP_VERB", "notice", "verb", _choice("post", "put", "get"), "how they are sent"),
     Variable("MR_HANDLER_HTTP_LOG_LEVEL", "notice", "http_level", _choice(*LEVELS), "the least level told by HTTP"),
+    Variable("MR_NOTIFY_URLS", "notice", "services", _services, "chats and pagers to tell, by apprise", secret=True),
+    Variable("MR_NOTIFY_LEVEL", "notice", "services_level", _choice(*LEVELS), "the least level told to them"),
     Variable(
         "MR_WEBHOOK_URLS", "webhooks", "urls", addresses.parse_webhooks, "who is sent events of requests", secret=True
     ),

@@ -200,9 +200,10 @@ class MailSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoticeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told what handlers say, and that one has failed: by mail, by HTTP, by both, from a level on.
+    """Who is told what handlers say, and that one has failed: by mail, by HTTP, by `services`, from a level on.
 
-    Both are off; a mail for every failure is something to be asked for.
+    All are off; a mail for every failure is something to be asked for. `services` are addresses of chats and pagers as
+    apprise writes them, with tokens in them.
     """
 
     email: bool = False
@@ -215,6 +216,8 @@ class NoticeSettings(msgspec.Struct, frozen=True, kw_only=True):
     path: str = "/"
     verb: Literal["post", "put", "get"] = "post"
     http_level: Level = "info"
+    services: tuple[Password, ...] = ()
+    services_level: Level = "warning"
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):

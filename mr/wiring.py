@@ -172,6 +172,11 @@ class Parts:
 
             url = HttpUrl(scheme="http", endpoint=Endpoint(notice.host, notice.port), target=notice.path)
             ways.append(Way(HttpNotifier(url, notice.verb), notice.http_level))
+        if notice.services:
+            from mr.adapters.notifiers.apprise import AppriseNotifier
+
+            services = AppriseNotifier([service.value for service in notice.services])
+            ways.append(Way(services, notice.services_level))
         return Notices(ways)
 
     @cached_property

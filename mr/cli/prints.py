@@ -42,18 +42,24 @@ def logs(name: str, path: str | None, follow: bool, as_json: bool) -> None:
         for one in parts.prints.follow(w, r) if follow else parts.prints.so_far(w, r):
             if path is None or one.path == path:
                 shown += 1
-                _show(r, one, as_json)
+                _show(w, r, one, as_json)
         is_over = parts.results.request(w, r).state.is_final if not follow else True
     if not shown:
         say("nothing was printed" if is_over else "nothing was printed so far")
     next_step(f"mr invocation show {r[:12]}.{path or '0'}" if is_over else f"mr logs {r[:12]} -f", told=False)
 
 
-def _show(r: str, one: Printed, as_json: bool) -> None:
+def _show(w: str, r: str, one: Printed, as_json: bool) -> None:
     """Its lines, each with the path in front; at once, for somebody may wait for them."""
     for line in one.text.rstrip("\n").split("\n"):
         if as_json:
-            record: dict[str, Any] = {"invocation": f"{r}.{one.path}", **msgspec.to_builtins(one), "line": line}
+            record: dict[str, Any] = {
+                "workflow_name": w,
+                "request_id": r,
+                "invocation": f"{r}.{one.path}",
+                **msgspec.to_builtins(one),
+                "line": line,
+            }
             del record["text"]
             click.echo(msgspec.json.encode(record))
         elif one.kind == "error":

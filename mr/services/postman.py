@@ -10,8 +10,8 @@ Two postmen send twice at worst, and a receiver knows a repeat by its id.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Literal
 
@@ -30,7 +30,24 @@ _log = logging.getLogger(__name__)
 
 ROUND_S = 5.0
 PAGE = 50
-ROUNDS_AT_ONCE = 8
+PATIENCE_S = 30.0
+"""A destination that takes longer goes on alone; the others have their next round."""
+
+
+class _Round(threading.Thread):
+    """A round in a thread of its own, which no end of the process waits for."""
+
+    def __init__(self, postman: Postman, to: str) -> None:
+        super().__init__(name=f"webhook-{to}", daemon=True)
+        self._postman, self._to = postman, to
+        self.taken = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.taken = self._postman.round(self._to)
+        except Exception as error:  # it is raised where the rounds are waited for
+            self.error = error
 
 
 class Postman:
@@ -47,24 +64,33 @@ class Postman:
     ) -> None:
         self._store, self._clock, self._sender = store, clock, sender
         self._destinations, self._secrets, self._mode = destinations, secrets, mode
+        self._hanging: dict[str, _Round] = {}
 
     def rounds(self) -> int:
         """Send what is due now, for a few seconds at most; how many events were taken.
 
         Raises: StoreUnavailable; the next rounds go on.
         """
-        waiting = [to for to in self._destinations if self._due(to, 1)]
-        if not waiting:
-            return 0
-        with ThreadPoolExecutor(ROUNDS_AT_ONCE, thread_name_prefix="webhook") as threads:
-            return sum(threads.map(self._round, waiting))
+        self._hanging = {to: one for to, one in self._hanging.items() if one.is_alive()}
+        begun = {to: _Round(self, to) for to in self._destinations if to not in self._hanging and self._due(to, 1)}
+        for one in begun.values():
+            one.start()
+        until = self._clock.monotonic() + PATIENCE_S
+        for one in begun.values():
+            one.join(max(0.0, until - self._clock.monotonic()))
+        self._hanging |= begun
+        for one in begun.values():
+            if one.error is not None:
+                raise one.error
+        return sum(one.taken for one in begun.values())
 
     def _due(self, to: str, limit: int) -> list[Entry]:
         prefix, now = keys.webhooks(to), stamp(self._clock.now())
         entries = self._store.range(prefix, limit=limit).entries
         return [entry for entry in entries if entry.key[len(prefix) :].partition("/")[0] <= now]
 
-    def _round(self, to: str) -> int:
+    def round(self, to: str) -> int:
+        """Send what is due for one destination; how much of it was taken. Raises: StoreUnavailable."""
         taken = 0
         until = self._clock.monotonic() + ROUND_S
         while self._clock.monotonic() < until and (entries := self._due(to, PAGE)):

@@ -26,9 +26,10 @@ TEXT_MAX = 16 * 1024
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """From which level on each is kept or told; None: that way is not configured."""
+    """From which level on each is kept or told; None: that way is not configured. `notify`: there is any way."""
 
     log: str = "debug"
+    notify: bool = False
     email: str | None = None
     http: str | None = None
 
@@ -102,7 +103,7 @@ def loggers(capture: Capture, handler: str, hooks: Hooks, tell: Tell) -> dict[st
     return {
         "LOG": Log(capture, handler, hooks.log),
         # Without a hook a notification is a line in the output; it must never fail a request.
-        "NOTIFY": Log(capture, handler, by="notify", tell=tell if hooks.email or hooks.http else None),
+        "NOTIFY": Log(capture, handler, by="notify", tell=tell if hooks.notify else None),
         "EMAIL": Log(capture, handler, hooks.email, "email", tell)
         if hooks.email
         else Missing("no e-mail notifications configured: set MR_LOG_EMAIL_HOOK=1 and MR_LOG_EMAIL_TO"),

@@ -48,6 +48,7 @@ def hooks_of(settings: Settings) -> Hooks:
     notices = settings.notice
     return Hooks(
         log=settings.handlers.log_level,
+        notify=notices.email or notices.http or bool(notices.services),
         email=notices.email_level if notices.email else None,
         http=notices.http_level if notices.http else None,
     )

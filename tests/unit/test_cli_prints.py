@@ -38,6 +38,7 @@ def test_the_log_of_one_invocation_can_be_asked_for(succeeded: str, words: list[
 def test_a_log_is_also_one_document_a_line(succeeded: str) -> None:
     found = records(succeeded, "0.2")
     assert [(one["invocation"], one["line"], one["kind"]) for one in found] == [(f"{succeeded}.0.2", "0.2", "output")]
+    assert (found[0]["workflow_name"], found[0]["request_id"]) == ("w", succeeded)
     assert found[0]["worker"] == "w1"
     assert found[0]["at"].startswith("20")
 

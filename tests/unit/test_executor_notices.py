@@ -14,7 +14,7 @@ RETURN = "yield MrConfigureToReturn()\n"
 
 @pytest_asyncio.fixture
 async def one() -> AsyncIterator[Bench]:
-    async with bench(hooks=Hooks(log="warning", email="info", http="error")) as found:
+    async with bench(hooks=Hooks(log="warning", notify=True, email="info", http="error")) as found:
         yield found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs
 
 import pytest
 
-from mr.errors import NotDelivered
+from mr.errors import ConfigError, NotDelivered
 from mr.model.invocation import ErrorReport
 from mr.ports.notifier import Notice, Notifier
 from mr.services import notices
@@ -227,3 +229,55 @@ def test_JX_96_every_way_has_its_least_level(posts: Listener, mails: MailServer)
     one.close()
     assert [parse_qs(posted.body.decode())["msg"] for posted in posts.posted] == [["warning"], ["error"], ["critical"]]
     assert len(mails.mails) == 1
+
+
+# By apprise, which imports what Python will drop one day
+
+OLD = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@OLD
+def test_a_chat_is_told_in_short(posts: Listener) -> None:
+    pytest.importorskip("apprise")
+    posts.posted.clear()
+    posts.answers = [(200, b"")]
+    one = parts(MR_NOTIFY_URLS=f"json://127.0.0.1:{posts.port}/chat")
+    one.notices.tell(notice("too little", "info"))
+    one.notices.tell(FAILURE)
+    one.notices.close(60)
+    one.close()
+    (posted,) = posts.posted
+    assert posted.path.startswith("/chat")
+    told = json.loads(posted.body)
+    assert told["title"] == f"mr: error in w {R[:12]} h"
+    assert told["message"].splitlines()[0] == f"Mapper invocation [{R}.0] under request [{R}] failed. HANDLER=[h]"
+    assert "KeyError: 'x'" in told["message"]
+    assert "Traceback" not in told["message"]
+
+
+@OLD
+def test_a_chat_that_cannot_be_reached_is_counted_and_its_address_not_told(
+    posts: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("apprise")
+    posts.answers = [(500, b"")]
+    one = parts(MR_NOTIFY_URLS=f"json://127.0.0.1:{posts.port}/hush")
+    one.notices.tell(FAILURE)
+    one.notices.close(60)
+    one.close()
+    assert "notifications by apprise are lost, 1 so far" in caplog.text
+    assert "hush" not in caplog.text
+
+
+@OLD
+def test_an_address_that_apprise_does_not_know_stops_the_start_by_its_place() -> None:
+    pytest.importorskip("apprise")
+    with pytest.raises(ConfigError) as caught:
+        _ = parts(MR_NOTIFY_URLS="json://localhost/a hush://b").notices
+    assert caught.value.problems == ("MR_NOTIFY_URLS: expected addresses that apprise knows; not so number 2",)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(ConfigError, match=r"MR_NOTIFY_URLS: expected the extra notify: pip install"):
+        _ = parts(MR_NOTIFY_URLS="json://localhost/a").notices

@@ -347,6 +347,8 @@ WRONG = {
     "MR_LOG_HTTP_PATH": "x",
     "MR_LOG_HTTP_VERB": "delete",
     "MR_HANDLER_HTTP_LOG_LEVEL": "trace",
+    "MR_NOTIFY_URLS": "slack",
+    "MR_NOTIFY_LEVEL": "loud",
     "MR_WEBHOOK_URLS": "http://a/,ftp://b/",
     "MR_WEBHOOK_SECRETS": "whsec_c2hvcnQ=",
     "MR_WEBHOOK_EVENTS": "request.succeeded,request.begun",

@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -283,43 +285,43 @@ class Time:
         return 0.0
 
 
-def postman(parts: Parts, sender: Sender, time: Time) -> Postman:
+def postman(parts: Parts, sender: Sender, clock: Time) -> Postman:
     """A new one, as after a restart."""
     webhooks = parts.settings.webhooks
     destinations = {destination(url): url for url in webhooks.urls}
-    return Postman(parts.store, time, sender, destinations, webhooks.keys, webhooks.mode)
+    return Postman(parts.store, clock, sender, destinations, webhooks.keys, webhooks.mode)
 
 
 def test_what_is_taken_is_gone(parts: Parts) -> None:
     for _ in range(120):
         r = parts.submission.submit("w", "j", {}).request_id
         parts.submission.cancel("w", r)
-    sender, time = Sender(), Time()
-    assert postman(parts, sender, time).rounds() == 240
-    assert postman(parts, sender, time).rounds() == 0
+    sender, clock = Sender(), Time()
+    assert postman(parts, sender, clock).rounds() == 240
+    assert postman(parts, sender, clock).rounds() == 0
     assert len({(host, headers["webhook-id"]) for host, headers, _ in sender.sent}) == 240
     assert [*entries(parts).values()] == [[], []]
 
 
 def test_a_destination_that_refuses_holds_up_no_other_and_gets_it_later_after_any_restart(parts: Parts) -> None:
     r = ended(parts, maps_to(1))
-    sender, time = Sender(), Time()
+    sender, clock = Sender(), Time()
     sender.refused = {"hook.example.org"}
-    assert postman(parts, sender, time).rounds() == 1
+    assert postman(parts, sender, clock).rounds() == 1
     assert [host for host, _, _ in sender.sent] == ["other.example.org"]
     for attempt, pause_s in enumerate(webhook.PAUSES_S[:3], 1):
         (event,) = events(parts)
         assert event.attempts == attempt
-        time.at += timedelta(seconds=pause_s - 1)
+        clock.at += timedelta(seconds=pause_s - 1)
         asked = sender.asked
-        postman(parts, sender, time).rounds()
+        postman(parts, sender, clock).rounds()
         assert sender.asked == asked
-        time.at += timedelta(seconds=1)
-        postman(parts, sender, time).rounds()
+        clock.at += timedelta(seconds=1)
+        postman(parts, sender, clock).rounds()
         assert sender.asked == asked + 1
     sender.refused = set()
-    time.at += timedelta(seconds=webhook.PAUSES_S[3])
-    assert postman(parts, sender, time).rounds() == 1
+    clock.at += timedelta(seconds=webhook.PAUSES_S[3])
+    assert postman(parts, sender, clock).rounds() == 1
     names = {headers["webhook-id"] for _, headers, _ in sender.sent}
     assert names == {f"{r}.1.succeeded"}
     assert events(parts) == []
@@ -327,11 +329,11 @@ def test_a_destination_that_refuses_holds_up_no_other_and_gets_it_later_after_an
 
 def test_an_event_that_nobody_takes_is_given_up_in_the_end(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     ended(parts, maps_to(1))
-    sender, time = Sender(), Time()
+    sender, clock = Sender(), Time()
     sender.refused = {"hook.example.org", "other.example.org"}
     for pause_s in (*webhook.PAUSES_S, 0.0):
-        assert postman(parts, sender, time).rounds() == 0
-        time.at += timedelta(seconds=pause_s)
+        assert postman(parts, sender, clock).rounds() == 0
+        clock.at += timedelta(seconds=pause_s)
     assert sender.asked == 2 * (len(webhook.PAUSES_S) + 1)
     assert [*entries(parts).values()] == [[], []]
     assert "is given up after 10 attempts: not now" in caplog.text
@@ -339,13 +341,45 @@ def test_an_event_that_nobody_takes_is_given_up_in_the_end(parts: Parts, caplog:
 
 def test_one_event_that_is_refused_does_not_stand_in_the_way_of_the_next_round(parts: Parts) -> None:
     first, second = (ended(parts, maps_to(1)) for _ in range(2))
-    sender, time = Sender(), Time()
+    sender, clock = Sender(), Time()
     sender.refused = {"hook.example.org"}
-    postman(parts, sender, time).rounds()
+    postman(parts, sender, clock).rounds()
     sender.refused = set()
-    postman(parts, sender, time).rounds()
+    postman(parts, sender, clock).rounds()
     assert [event.subject for event in events(parts)] == [first]
     assert {json.loads(body)["subject"] for host, _, body in sender.sent if host == "hook.example.org"} == {second}
+
+
+def test_a_destination_that_hangs_is_left_alone_while_the_others_go_on(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mr.services.postman.PATIENCE_S", 0.2)
+    gate = threading.Event()
+
+    class Hanging(Sender):
+        def send(self, url: HttpUrl, headers: Mapping[str, str], body: bytes) -> None:
+            if url.endpoint.host == "hook.example.org":
+                self.asked += 1
+                assert gate.wait(60)
+            super().send(url, headers, body)
+
+    class Running(Time):
+        def monotonic(self) -> float:
+            return time.monotonic()
+
+    sender = Hanging()
+    one = postman(parts, sender, Running())
+    for number in range(1, 4):
+        parts.submission.cancel("w", parts.submission.submit("w", "j", {}).request_id)
+        one.rounds()
+        assert [host for host, _, _ in sender.sent] == ["other.example.org"] * number
+    assert sender.asked == 1 + 3
+    gate.set()
+    deadline = time.monotonic() + 60
+    while events(parts):
+        assert time.monotonic() < deadline
+        one.rounds()
+    assert len(sender.sent) == 6
 
 
 def test_what_is_no_event_is_dropped(parts: Parts) -> None:

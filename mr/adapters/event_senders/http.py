@@ -27,7 +27,7 @@ class HttpEventSender(EventSender):
     """`private`: hosts and networks that may be reached although they are not public."""
 
     def __init__(self, private: Sequence[str] = ()) -> None:
-        self._connections = urllib3.PoolManager(num_pools=16, maxsize=4)
+        self._connections = urllib3.PoolManager(num_pools=16)
         self._connections.pool_classes_by_scheme = _pools(private)
 
     def send(self, url: HttpUrl, headers: Mapping[str, str], body: bytes) -> None:
@@ -38,9 +38,8 @@ class HttpEventSender(EventSender):
                 "POST", url.address, headers={**headers, **login}, body=body, timeout=TIMEOUT,
                 retries=False, redirect=False, preload_content=False,
             )  # fmt: skip
-            answer.drain_conn() if int(answer.headers.get("Content-Length", "1")) <= 65536 else answer.close()
-            answer.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            answer.close()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise NotDelivered(f"{url.address}: {error}") from error
         if not 200 <= answer.status < 300:
             raise NotDelivered(f"{url.address} answers {answer.status}")

@@ -5,6 +5,8 @@ Listeners read `name`, `levelname`, `msg` and `created`; `msg` is the whole text
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import urllib3
 
 from mr.addresses import HttpUrl
@@ -35,14 +37,16 @@ class HttpNotifier(Notifier):
             "invocation": notice.invocation,
             "handler": notice.handler,
         }
+        text = urlencode(form)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
         try:
             with urllib3.PoolManager(num_pools=1) as pool:
-                answer = pool.request(
-                    self._verb, self._url, fields=form, encode_multipart=False, timeout=TIMEOUT,
-                    retries=False, redirect=False, preload_content=False,
-                ) if self._verb != "GET" else pool.request(
-                    self._verb, self._url, fields=form, timeout=TIMEOUT,
-                    retries=False, redirect=False, preload_content=False,
+                answer = pool.urlopen(
+                    self._verb,
+                    f"{self._url}?{text}" if self._verb == "GET" else self._url,
+                    body=None if self._verb == "GET" else text.encode(),
+                    headers={} if self._verb == "GET" else headers,
+                    timeout=TIMEOUT, retries=False, redirect=False, preload_content=False,
                 )  # fmt: skip
                 answer.close()
         except (urllib3.exceptions.HTTPError, OSError) as error:
