@@ -95,6 +95,10 @@ class Notices:
             if by in ("notify", way.name):
                 way.tell(notice)
 
+    def failed(self, w: str, r: str, report: ErrorReport) -> None:
+        """Have it told that a request has failed."""
+        self.tell(of_failure(w, r, report, time.time()))
+
     def close(self, patience_s: float = 2.0) -> None:
         """Tell what waits, if that is quick. Twice is harmless."""
         for way in self._ways:

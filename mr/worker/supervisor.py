@@ -31,7 +31,6 @@ from mr.rules import fan_out, keys
 from mr.services import machine
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
-from mr.services.notices import of_failure
 from mr.services.progress import Visit
 from mr.services.quota import Quota
 from mr.services.sweeper import Sweeper
@@ -105,8 +104,7 @@ class Supervisor:
         self._judge = Judge(settings.handlers, self._quota)
         committer = Committer(
             parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._quota, self._pause,
-            events=parts.events,
-            on_failure=lambda w, r, report: parts.notices.tell(of_failure(w, r, report, time.time())),
+            events=parts.events, on_failure=parts.notices.failed,
         )  # fmt: skip
         self._committer = committer
         worker = Worker(
