@@ -140,6 +140,7 @@ class Supervisor:
         parts = self._parts
         serving = Serving(
             parts.registry, self._settings.worker, self._offered, learn=self._feeding.learn, on_change=self._serve,
+            tell=parts.notices.tell,
             post=self._loop.call_soon_threadsafe,
         )  # fmt: skip
         house = House(
