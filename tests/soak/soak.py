@@ -6,6 +6,7 @@ that were accepted before it. How long such a strike is felt is the time until t
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from random import Random
@@ -142,10 +143,15 @@ def _strikes(
                 pass
         except (NotInTime, AssertionError) as error:
             problems.append(f"after {kind}: {error}")
+            print(f"PROBLEM: {problems[-1]}", file=sys.stderr, flush=True)
+            # As a process manager does, so that the rest of the time tells something, too.
+            for process in deployment.processes:
+                if not process.is_alive:
+                    process.start()
 
 
 def _end(deployment: Deployment) -> list[str]:
     try:
         return deployment.end()
-    except NotInTime as error:
+    except (NotInTime, AssertionError) as error:
         return [str(error)]
