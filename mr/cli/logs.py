@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from mr.errors import ConfigError
 from mr.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def set_up(settings: Settings) -> None:
-    """Render what the floors below log. In development only what needs attention is shown."""
+    """Render what the floors below log. In development only what needs attention is shown.
+
+    Raises: ConfigError if the file for it cannot be written.
+    """
     import structlog
 
     log = settings.log
@@ -21,7 +25,12 @@ def set_up(settings: Settings) -> None:
     if log.stream:
         handlers.append(logging.StreamHandler(sys.stderr))
     if log.path:
-        handlers.append(logging.FileHandler(log.path))
+        try:
+            handlers.append(logging.FileHandler(log.path))
+        except OSError as error:
+            raise ConfigError(
+                [f"MR_LOG_FILEPATH: expected a file that can be written, got: {log.path} ({error.strerror})"]
+            ) from error
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -9,6 +9,7 @@ dies or comes between, some `due/…` stands, and the end of the pin needs no lu
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 
 from mr import codec
@@ -18,6 +19,7 @@ from mr.model import ids
 from mr.model.request import Request
 from mr.ports.store import Absent, At, Delete, Entry, Put, Store, Transaction
 from mr.rules import keys
+from mr.services.entities import entries
 
 _log = logging.getLogger(__name__)
 
@@ -57,17 +59,45 @@ class Cleaner:
 
         Raises: RequestNotFound; StateError if it still runs, is pinned, or was resumed or pinned just now.
         """
+        self._finished(w, r)
+        if pinned:
+            self._delete(keys.pinned(w, r))
+        else:
+            self._refuse_pinned(w, r)
+        if not self._request(w, r):
+            raise StateError(f"request {r} was resumed or pinned just now", hint=f"see: mr request show {w}/{r}")
+
+    def would_remove(self, w: str, r: str) -> Iterator[str]:
+        """The keys that `remove` would take away, without doing so.
+
+        Raises: RequestNotFound; StateError if it still runs, or is pinned.
+        """
+        request = self._finished(w, r)
+        self._refuse_pinned(w, r)
+        for prefix in _everything(w, r):
+            for entry in entries(self._store, prefix, keys_only=True):
+                yield entry.key
+        single = [keys.stopped(w, r)]
+        if request.reply_to is not None:
+            single.append(keys.replies(request.reply_to, r))
+        single.append(keys.request(w, r))
+        if request.due_at is not None:
+            single.append(keys.due(request.due_at, w, r))
+        yield from (key for key in single if self._store.get(key) is not None)
+
+    def _finished(self, w: str, r: str) -> Request:
+        """The record of a request that is over. Raises: RequestNotFound; StateError."""
         entry = self._store.get(keys.request(w, r))
         if entry is None:
             raise RequestNotFound(f"workflow {w!r} has no request {r}")
-        if not codec.decode(entry.value, Request, where=entry.key).state.is_final:
+        request = codec.decode(entry.value, Request, where=entry.key)
+        if not request.state.is_final:
             raise StateError(f"request {r} still runs", hint=f"cancel it first: mr request cancel {w}/{r}")
-        if pinned:
-            self._delete(keys.pinned(w, r))
-        elif self._store.get(keys.pinned(w, r)) is not None:
+        return request
+
+    def _refuse_pinned(self, w: str, r: str) -> None:
+        if self._store.get(keys.pinned(w, r)) is not None:
             raise StateError(f"request {r} is pinned", hint=f"unpin it first: mr request unpin {w}/{r}")
-        if not self._request(w, r):
-            raise StateError(f"request {r} was resumed or pinned just now", hint=f"see: mr request show {w}/{r}")
 
     def _put_off(self, due: str, w: str, r: str) -> None:
         later = stamp(self._clock.now() + timedelta(seconds=PUT_OFF_S))
@@ -101,7 +131,7 @@ class Cleaner:
             return False
         # Without transactions a zombie may write behind the broom: one more round leaves it nothing.
         for _ in range(1 if self._store.abilities.transactions else 2):
-            for prefix in (keys.facts(w, r), keys.datasets(w, r), keys.sessions(w, r), keys.receipts(w, r)):
+            for prefix in _everything(w, r):
                 while self._store.delete_prefix(prefix, limit=STEP):
                     pass
         self._delete(keys.stopped(w, r))
@@ -132,3 +162,8 @@ class Cleaner:
     def _delete(self, key: str | None) -> None:
         if key is not None:
             self._store.commit(Transaction(operations=[Delete(key)]))
+
+
+def _everything(w: str, r: str) -> tuple[str, ...]:
+    """The prefixes below which a request keeps what it keeps, beside its record and some single keys."""
+    return keys.facts(w, r), keys.datasets(w, r), keys.sessions(w, r), keys.receipts(w, r)

@@ -199,6 +199,15 @@ def test_wrong_settings_are_told_one_to_a_line(store: str, monkeypatch: pytest.M
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["MR_EXECUTORS", "MR_WAIT_MAX_S"]
 
 
+def test_JX_109_a_log_that_cannot_be_written_is_told_with_its_variable(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MR_LOG_FILEPATH", f"{tmp_path}/missing/mr.log")
+    result = mr("worker")
+    assert result.exit_code == exits.USAGE
+    assert result.stderr.startswith(f"mr: MR_LOG_FILEPATH: expected a file that can be written, got: {tmp_path}")
+
+
 def test_an_unknown_setting_is_noticed_and_nothing_else_happens(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MR_EXECUTOR", "2")
     result = done("workflow", "list", "--json")

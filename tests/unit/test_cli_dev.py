@@ -16,10 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from mr.addresses import Endpoint
-from mr.cli import dev, exits
-from mr.cli.dev import Child, Parent, free
+from mr.cli import exits, parent
+from mr.cli.dev import free
 from mr.cli.exits import Refused
 from mr.cli.main import program
+from mr.cli.parent import Child, Parent
 
 LIVES = "import sys, signal; open(sys.argv[1], 'a').write('born\\n'); signal.pause()"
 DIES = "import sys; open(sys.argv[1], 'a').write('born\\n'); sys.exit(7)"
@@ -67,7 +68,7 @@ def test_a_signal_ends_the_children_and_leaves_none(tmp_path: Path) -> None:
 def test_a_child_that_is_killed_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dev, "PAUSE_FIRST_S", 0.01)
+    monkeypatch.setattr(parent, "PAUSE_FIRST_S", 0.01)
     one = child("worker", LIVES, tmp_path / "a")
 
     def kill() -> None:
@@ -85,10 +86,10 @@ def test_a_child_that_is_killed_is_started_again(
 def test_a_child_that_cannot_live_is_given_up_and_its_sibling_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dev, "PAUSE_FIRST_S", 0.001)
+    monkeypatch.setattr(parent, "PAUSE_FIRST_S", 0.001)
     children = [child("front end", LIVES, tmp_path / "a"), child("worker", DIES, tmp_path / "b")]
     assert Parent(children, 5.0).run(lambda: None, None) == exits.FAILED
-    assert births(tmp_path / "b") == dev.DEATHS_MAX
+    assert births(tmp_path / "b") == parent.DEATHS_MAX
     assert children[0].process is None
     assert "died 5 times in a row" in capsys.readouterr().err
 
@@ -112,16 +113,16 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
 
 def test_the_children_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys; from mr.cli.dev import Child, Parent\n"
+        "import sys; from mr.cli.parent import Child, Parent\n"
         "one = Child('worker', []); one.command = [sys.executable, '-c', sys.argv[1], sys.argv[2]]\n"
         "Parent([one], 5.0).run(lambda: print(one.process.pid, flush=True), None)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, LIVES, str(tmp_path / "a")], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    started = subprocess.Popen([sys.executable, "-c", code, LIVES, str(tmp_path / "a")], stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    pid = int(started.stdout.readline())
+    started.kill()
+    started.wait()
+    started.stdout.close()
     deadline = time.monotonic() + 10
     while is_alive(pid):
         assert time.monotonic() < deadline

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,8 @@ import click
 import pytest
 
 from mr.cli import jobx
+from mr.cli.jobx.processes import PRODUCTION
+from mr.cli.parent import Parent
 from mr.settings import Settings
 from mr.wiring import Parts
 from tests.unit.small_worker import SmallWorker
@@ -79,7 +84,7 @@ def entity(result: tuple[int, str, str]) -> dict[str, Any]:
     return built
 
 
-def test_creating_and_getting_print_the_entity(run: Run, workflow: str) -> None:
+def test_JX_108_the_quick_start_creates_and_prints_entities(run: Run, workflow: str) -> None:
     made = entity(run("mr_kv_workflow_create", "another", "x"))
     assert made == entity(run("mr_kv_workflow_get", "another"))
     assert made["entity_name"] == "workflow"
@@ -119,7 +124,7 @@ def test_the_steps_are_listed_in_four_tables(run: Run, workflow: str) -> None:
         (("wc_split", "", "nope"), 3, "Reduce handler is invalid: [nope]"),
     ],
 )
-def test_a_bad_handler_of_a_step_has_its_own_exit_code(
+def test_JX_38_a_bad_handler_of_a_step_has_its_own_exit_code(
     run: Run, workflow: str, handlers: tuple[str, ...], code: int, text: str
 ) -> None:
     ended, out, err = run("mr_kv_step_create", workflow, "s", "x", *handlers)
@@ -176,6 +181,143 @@ def test_JX_105_the_graph_is_written_into_the_current_directory(
     assert text.count('label="mapped to"') == 20
 
 
+def test_deleting_is_silent_and_takes_what_nothing_needs(run: Run, workflow: str) -> None:
+    for words in (
+        ["mr_kv_job_delete", workflow, "wordcount"],
+        ["mr_kv_step_delete", workflow, "split"],
+        ["mr_kv_step_delete", workflow, "count"],
+        *(["mr_kv_handler_delete", workflow, name] for name in ("wc_split", "wc_count", "wc_total")),
+        ["mr_kv_workflow_delete", workflow],
+    ):
+        assert run(*words) == (0, "", "")
+        assert run(*words)[0] == 1
+    assert run("mr_kv_workflow_get", workflow)[0] == 1
+
+
+def test_JX_40_deleting_what_is_in_use_is_refused_and_names_the_users(run: Run, workflow: str) -> None:
+    for words, user in (
+        (["mr_kv_step_delete", workflow, "split"], "job wordcount"),
+        (["mr_kv_handler_delete", workflow, "wc_total"], "step count"),
+        (["mr_kv_workflow_delete", workflow], "job wordcount"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (4, "")
+        assert user in err
+    assert run("mr_kv_step_get", workflow, "split")[0] == 0
+
+
+def test_a_step_gets_other_handlers(run: Run, workflow: str) -> None:
+    step = entity(run("mr_kv_step_set_handler", workflow, "split", "-m", "wc_count"))
+    assert step["data"]["map_handler_name"] == "wc_count"
+    assert step["data"]["reduce_handler_name"] == "wc_total"
+    assert step == entity(run("mr_kv_step_get", workflow, "split"))
+    assert run("mr_kv_step_set_handler", workflow, "split") == (0, "No handler updates requested.\n", "")
+    for option, code, text in (("-m", 1, "Map"), ("-c", 2, "Combine"), ("-r", 3, "Reduce")):
+        ended, out, err = run("mr_kv_step_set_handler", workflow, "split", option, "nope")
+        assert (ended, out) == (code, "")
+        assert f"{text} handler is invalid: [nope]" in err
+    assert step == entity(run("mr_kv_step_get", workflow, "split"))
+
+
+def test_a_handler_is_replaced_in_all_steps_that_name_it(run: Run, workflow: str) -> None:
+    update = ["mr_kv_step_update_handlers", workflow, "mapper", "wc_split", "wc_count"]
+    assert run(*update, "-s") == (0, "SIMULATION ONLY\n\nStep match: [split] [Split it]\n", "")
+    assert entity(run("mr_kv_step_get", workflow, "split"))["data"]["map_handler_name"] == "wc_split"
+    assert run(*update) == (0, "Step match: [split] [Split it]\n", "")
+    assert entity(run("mr_kv_step_get", workflow, "split"))["data"]["map_handler_name"] == "wc_count"
+    assert run(*update) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["joiner", "wc_split", "wc_count"], 1, "Handler type [joiner] is not valid"),
+        (["mapper", "wc_split", "nope"], 2, "'to' handler is not valid: [nope]"),
+        (["mapper", "wc_split", "wc_total"], 1, "is the wrong type: [reducer]"),
+    ],
+)
+def test_a_wrong_replacement_changes_nothing(run: Run, workflow: str, words: list[str], code: int, text: str) -> None:
+    ended, out, err = run("mr_kv_step_update_handlers", workflow, *words)
+    assert (ended, out) == (code, "")
+    assert text in err
+    assert entity(run("mr_kv_step_get", workflow, "split"))["data"]["map_handler_name"] == "wc_split"
+
+
+def test_a_handler_is_created_of_code_on_stdin(run: Run, workflow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = [
+        "mr_kv_handler_create",
+        workflow,
+        "twice",
+        "Each pair twice",
+        "python",
+        "mapper",
+        "-a",
+        "arguments",
+        "list",
+    ]
+
+    def given(code: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(code.encode()), encoding="utf-8"))
+
+    given("yield MrConfigureToReturn()\nfor pair in arguments:\n    yield pair\n    yield pair\n")
+    made = entity(run(*create, "-r", "gpu"))
+    assert made["primary_key"] == {"workflow_name": workflow, "handler_name": "twice"}
+    assert made["data"]["argument_spec"] == [["arguments", "list"]]
+    assert made["data"]["required_capability"] == "gpu"
+    assert made == entity(run("mr_kv_handler_get", workflow, "twice"))
+    given("")
+    assert run(*create) == (1, "", "Please provide code via STDIN.\n")
+    given("yield (")
+    code, out, err = run(*create)
+    assert (code, out) == (1, "")
+    assert "twice:1:" in err
+
+
+def test_JX_90_a_request_is_removed_by_hand_or_only_said_to_be(run: Run, workflow: str, parts: Parts) -> None:
+    r = parts.submission.submit(workflow, "wordcount", {"a": 1}).request_id
+    cleanup = ["mr_kv_request_cleanup", workflow, r]
+    code, _, err = run(*cleanup)
+    assert code == 4
+    assert "still runs" in err
+    SmallWorker(parts, maps_to(2)).work(workflow, r)
+
+    def kept() -> set[str]:
+        return {entry.key for entry in parts.store.range("", limit=1000).entries if r in entry.key}
+
+    before = kept()
+    code, out, _ = run(*cleanup, "-s")
+    assert code == 0
+    title, _, *told = out.splitlines()
+    assert title == "SIMULATION ONLY"
+    assert set(told) == before == kept()
+    assert run(*cleanup) == (0, "", "")
+    assert kept() == set()
+
+
+def test_JX_111_the_production_script_has_the_socket_and_the_log_of_jobx(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[list[str], str]] = []
+
+    def pretend(self: Parent, on_ready: Callable[[], None], endpoint: object) -> int:
+        words = [" ".join(child.command[3:]) for child in self._children]
+        begun.append((words, " ".join(os.environ[name] for name in PRODUCTION)))
+        return 0
+
+    monkeypatch.setattr(Parent, "run", pretend)
+    for name in PRODUCTION:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("MR_WORKFLOW_NAMES", "later")
+    code, _, err = run("mr_start_gunicorn_prod")
+    assert code == 0
+    assert begun.pop() == (["web", "worker"], "0 /var/log/jobx.log unix:/tmp/mr.gunicorn.sock")
+    assert "later: does not exist; create it: mr workflow create later DESCRIPTION" in err
+    monkeypatch.setenv("MR_WEB_BIND", "127.0.0.1:0")
+    monkeypatch.setenv("MR_CONSUME", "0")
+    run("mr_start_gunicorn_prod")
+    assert begun == [(["web"], "0 /var/log/jobx.log 127.0.0.1:0")]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -198,6 +340,6 @@ def test_what_does_not_exist_is_an_error_in_a_line(run: Run, words: list[str]) -
 def test_each_alias_explains_itself(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
-    assert f"  {name} " in out.partition("Examples:")[2]
+    assert re.search(rf"^  {name}( |$)", out.partition("Examples:")[2], re.MULTILINE)
     if any(isinstance(parameter, click.Argument) for parameter in jobx.COMMANDS[name].params):
         assert run(name)[0] == 2
