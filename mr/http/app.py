@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, g
 
-from mr.http import answers, errors, health, jobs, requests
+from mr.http import answers, errors, health, jobs, pages, requests
 from mr.http.direct import Direct
 from mr.http.front_end import FrontEnd
 
@@ -18,7 +18,7 @@ def create_app(front_end: FrontEnd) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     app.extensions[EXTENSION] = front_end
-    for noun in (health, jobs, requests):
+    for noun in (health, jobs, pages, requests):
         app.register_blueprint(noun.routes(front_end))
     errors.register(app)
 
