@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import ast
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.unit.scripts import script
+
 
 @pytest.fixture(scope="module")
 def check() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent.parent / "scripts" / "check"
-    loader = SourceFileLoader("check_script", str(path))
-    spec = spec_from_loader("check_script", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return script("check")
 
 
 def found(check: ModuleType, source: str, path: str = "mr/services/x.py") -> list[str]:

@@ -318,6 +318,17 @@ def test_JX_111_the_production_script_has_the_socket_and_the_log_of_jobx(
     assert begun == [(["web"], "0 /var/log/jobx.log 127.0.0.1:0")]
 
 
+def test_JX_4_keys_have_no_leading_slash_and_a_request_prints_as_pure_json(
+    run: Run, workflow: str, parts: Parts
+) -> None:
+    r = parts.submission.submit(workflow, "wordcount", {"a": 1}).request_id
+    stored = parts.store.get(f"entities/request/{workflow}/{r}")
+    assert stored is not None
+    assert entity(run("mr_kv_request_get", workflow, r))["data"]["job_name"] == json.loads(stored.value)["job_name"]
+    SmallWorker(parts, maps_to(2)).work(workflow, r)
+    assert [entry.key for entry in parts.store.range("/").entries] == []
+
+
 @pytest.mark.parametrize(
     "words",
     [

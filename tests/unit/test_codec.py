@@ -17,6 +17,7 @@ from mr import codec
 from mr.codec import DEPTH_MAX, EMPTY, Items
 from mr.errors import CorruptEntry, InvalidDocument, ValueRefused
 from mr.model.dataset import Chunks, Payload
+from mr.model.handler import HandlerRecord
 from mr.model.workflow import Workflow
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
@@ -33,6 +34,34 @@ def nested(depth: int) -> Any:
     for _ in range(depth):
         value = [value]
     return value
+
+
+# Records
+
+
+def record(**changes: Any) -> bytes:
+    fields = {
+        "workflow_name": "w", "description": "", "argument_spec": [], "source_type": "python", "source_code": "",
+        "version": "1", "handler_type": "mapper", "required_capability": "none",
+    }  # fmt: skip
+    return json.dumps({name: value for name, value in (fields | changes).items() if value is not None}).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"description": None}, "description"),
+        ({"source_type": "basic"}, "source_type"),
+        ({"handler_type": "joiner"}, "handler_type"),
+        ({"version": 7}, "version"),
+    ],
+)
+def test_JX_7_a_record_with_a_wrong_field_is_refused_by_its_name(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(CorruptEntry) as caught:
+        codec.decode(record(**changes), HandlerRecord, where="entities/handler/w/h")
+    assert "entities/handler/w/h" in str(caught.value)
+    assert problem in str(caught.value)
+    assert codec.decode(record(), HandlerRecord).handler_type == "mapper"
 
 
 # What a handler hands in

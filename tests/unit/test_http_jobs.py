@@ -144,7 +144,7 @@ def test_a_wrong_body_is_refused_with_a_reason(site: Site, body: bytes, code: st
     assert not site.requests()
 
 
-def test_an_unknown_field_is_named(site: Site) -> None:
+def test_JX_7_an_unknown_field_is_named(site: Site) -> None:
     answer = site.client.post("/job/w/j", data=b'{"arguments": {}, "prio": 1}', content_type="application/json")
     assert "prio" in answer.get_json()["error"]["message"]
 

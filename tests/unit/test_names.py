@@ -6,7 +6,7 @@ import pytest
 
 from mr.errors import InvalidName
 from mr.model import names
-from mr.rules import routing
+from mr.rules import keys, routing
 
 GOOD = [
     "a",
@@ -37,6 +37,21 @@ BAD = [
 def test_a_good_name_is_returned_as_it_is(name: str) -> None:
     assert names.check("step", name) == name
     assert names.is_name(name)
+
+
+@pytest.mark.parametrize("name", ["grep-email", "step-3a", "a.b"])
+def test_JX_8_names_may_have_hyphens(name: str) -> None:
+    for noun in ("workflow", "job", "step", "handler"):
+        assert names.check(noun, name) == name
+
+
+@pytest.mark.parametrize("key", ["a/b-c", "../..", "%2F", "ключ", "a\nb", " ", "😀"])
+def test_JX_8_a_session_key_may_be_any_text_and_stays_below_its_session(key: str) -> None:
+    stored = keys.session("w", "0" * 40, "0", "e", key)
+    prefix = keys.sessions("w", "0" * 40, "0", "e")
+    assert stored.startswith(prefix)
+    assert "/" not in stored[len(prefix) :]
+    assert keys.session_name(stored) == key
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -87,7 +87,7 @@ def everything(store: Store) -> list[str]:
     return [entry.key for entry in store.range("", keys_only=True).entries]
 
 
-def test_a_request_that_is_due_goes_and_a_pinned_one_stays(
+def test_JX_91_a_request_that_is_due_goes_and_a_pinned_one_stays(
     store: Store, clock: Hand, cleaner: Cleaner, pins: Pins
 ) -> None:
     add(store)

@@ -172,6 +172,11 @@ def test_JX_16_another_handler_type_is_refused(kind: str) -> None:
     assert "expected mapper, combiner or reducer" in text
 
 
+def test_JX_17_a_handler_that_requires_none_runs_on_any_general_worker() -> None:
+    assert check(body()).capability == "general"
+    assert check(body(header=HEADER.replace("none", "gpu"))).capability == "gpu"
+
+
 def test_JX_55_capabilities_are_lower_case_and_good_names() -> None:
     assert check(body(header=HEADER.replace("none", "GPU"))).required_capability == "gpu"
     for bad in ("a/b", "''", "null", "7", "'.x'", "'a b'", "[a]"):

@@ -25,7 +25,7 @@ def problems_of(environ: dict[str, str], *, development: bool = False, **flags: 
     return caught.value.problems
 
 
-def test_an_empty_environment_has_a_working_default_for_everything() -> None:
+def test_JX_110_an_empty_environment_has_a_working_default_for_everything() -> None:
     settings = read()
     assert settings.store.url == StoreUrl(kind="sqlite", path="/home/ana/.local/state/mr/mr.db")
     assert settings.broker.url == BrokerUrl(kind="sqlite", path="/home/ana/.local/state/mr/mr.db")
@@ -93,7 +93,7 @@ def test_any_variable_of_jobx_selects_the_cluster_pair(name: str) -> None:
     assert settings.origins["MR_STORE"] == settings.origins["MR_BROKER"] == f"environment ({name})"
 
 
-def test_the_three_exports_of_jobx_are_enough() -> None:
+def test_JX_110_the_three_exports_of_jobx_are_enough() -> None:
     settings = read({"MR_ETCD_HOST": "e", "MR_NSQD_HOSTS": "n,m:5", "MR_WORKFLOW_NAMES": "test_workflow"})
     assert str(settings.store.url) == "etcd3://e:2379"
     assert str(settings.broker.url) == "nsq://n:4150,m:5"
@@ -385,7 +385,7 @@ def test_wrong_values_of_jobx_are_named_too(name: str, text: str) -> None:
     assert line.startswith(f"{name}: expected ")
 
 
-def test_every_variable_of_the_table_can_be_wrong() -> None:
+def test_JX_109_every_variable_of_the_table_can_be_wrong() -> None:
     assert {variable.name for variable in VARIABLES} - ANY <= set(WRONG)
 
 

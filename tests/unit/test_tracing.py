@@ -171,13 +171,14 @@ def test_a_half_cleaned_request_shows_what_is_left(parts: Parts) -> None:
         parts.tracing.tree("w", r)
 
 
-def test_one_invocation_tells_what_it_did_and_printed(parts: Parts) -> None:
+def test_JX_10_one_invocation_tells_what_it_did_and_printed(parts: Parts) -> None:
     r = submitted(parts)
     SmallWorker(parts, maps_to(20, fails="0.7")).work("w", r)
     root = parts.tracing.invocation("w", r, "0")
     assert (root.parent_invocation_id, root.mapped_count, root.mapped_waiting) == (None, 20, 13)
     assert root.output == "0 maps\n"
     done = parts.tracing.invocation("w", r, "0.3")
+    assert (done.mapped_count, done.mapped_waiting) == (None, None)
     assert (done.parent_invocation_id, done.state, done.error, done.seconds) == (f"{r}.0", "succeeded", None, 0.002)
     assert done.output == "0.3\n"
     failed = parts.tracing.invocation("w", r, "0.7")

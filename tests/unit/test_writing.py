@@ -99,7 +99,7 @@ def attempts(parts: Parts, r: str) -> list[ErrorReport]:
     return [codec.decode(entry.value, ErrorReport) for entry in parts.store.range(prefix).entries]
 
 
-def test_the_root_is_recorded_and_the_write_asked_for_before_anything_is_written(parts: Parts, r: str) -> None:
+def test_JX_87_the_root_is_recorded_and_the_request_is_not_done_before_it_is_written(parts: Parts, r: str) -> None:
     found = request(parts, r)
     assert (found.state, found.is_done, found.due_at, found.written) == (RequestState.WRITING, False, None, None)
     assert parts.store.get(keys.done("w", r, ids.ROOT, 0)) is not None
