@@ -21,6 +21,7 @@ from mr.http import gunicorn_config
 from mr.http.app import create_app
 from mr.http.front_end import FrontEnd
 from mr.settings import Settings
+from mr.systemd import Manager
 from mr.wiring import Parts
 
 
@@ -44,7 +45,7 @@ def serve(settings: Settings, bind: str | None = None, *, on_ready: Callable[[li
     master = os.getpid()
     code = 0
     try:
-        _Arbiter(_Server(settings, bind or str(settings.http.bind), on_ready)).run()
+        _Arbiter(_Server(settings, bind or str(settings.http.bind), on_ready), Manager(os.environ)).run()
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else 1
     if os.getpid() != master:
@@ -82,6 +83,21 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn brings no type
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn brings no types
+    def __init__(self, server: _Server, manager: Manager) -> None:
+        super().__init__(server)
+        self._manager = manager
+
+    def murder_workers(self) -> None:
+        """Called at each turn of the arbiter's loop, once a second at least: it lives, and sees to its workers."""
+        super().murder_workers()
+        if self._manager.beat_s is not None:
+            self._manager.alive()
+
+    def stop(self, graceful: bool = True) -> None:
+        """End the workers."""
+        self._manager.ending()
+        super().stop(graceful)
+
     def handle_int(self) -> None:
         """SIGINT ends in order, as SIGTERM does; a second one is quick."""
         self.handle_term()

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping
 
 from mr.settings import Settings
+from mr.systemd import Manager
 from mr.wiring import Parts
 from mr.worker.supervisor import Supervisor
 
@@ -24,14 +25,32 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     gc.freeze()
     gc.set_threshold(GARBAGE_EVERY)
 
+    manager = Manager(environ)
+
     async def serve() -> int:
         supervisor = Supervisor(parts, environ)
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            manager.ending()
+            supervisor.stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, supervisor.stop)
-        return await supervisor.run()
+            loop.add_signal_handler(number, stop)
+        beating = asyncio.create_task(_beat(manager))
+        try:
+            return await supervisor.run(lambda: manager.ready(f"worker {supervisor.name} serves"))
+        finally:
+            beating.cancel()
 
     try:
         return asyncio.run(serve())
     finally:
         parts.close()
+
+
+async def _beat(manager: Manager) -> None:
+    """Say that the event loop turns, as long as it does."""
+    while manager.beat_s is not None:
+        manager.alive()
+        await asyncio.sleep(manager.beat_s)

@@ -129,8 +129,8 @@ class Supervisor:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    async def run(self) -> int:
-        """Serve until stopped, then drain; the exit code, 1 if it ended by itself.
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> int:
+        """Serve until stopped, then drain; the exit code, 1 if it ended by itself. `on_ready`: messages may come.
 
         Raises: ConfigError if the executors cannot start; StoreUnavailable if the store is away at the start.
         """
@@ -169,6 +169,7 @@ class Supervisor:
         self._allow()
         tick = self._task(self._ticks())
         tick.add_done_callback(self._tick_ended)
+        on_ready()
         await self._stopping.wait()
         await asyncio.gather(self._drain(), self._desk.stop(self._settings.worker.drain_s))
         tick.cancel()
