@@ -183,7 +183,7 @@ EDITS = [
         ),
     ),
     *_edits(
-        "mr/adapters/processors/python.py",
+        "mr/adapters/handler_header.py",
         (
             "if declared != [parameter]:",
             "if parameter not in declared:",
@@ -199,18 +199,25 @@ EDITS = [
             "if not given <= needed | optional:",
             "python_processor::JX_14_a_missing_field_names_both_sets",
         ),
-        ("kind not in ARGUMENT_TYPES", "not kind", "python_processor::JX_15_every_other_builtin_is_refused_as_a_type"),
         (
-            "return text.strip()",
-            "return text",
+            "kind not in ARGUMENT_TYPES",
+            "not kind",
+            "python_processor::JX_15_every_other_builtin_is_refused_as_a_type",
+        ),
+        (
+            "return content.strip()",
+            "return content",
             "python_processor::JX_12_the_description_is_the_text_before_the_mark_stripped",
         ),
+    ),
+    *_edits(
+        "mr/adapters/processors/python.py",
         ('in ("", "yaml")', 'in ("", "yaml", "xml")', "python_processor::JX_12_another_parser_is_refused_by_name"),
         ("[2:].strip().lower()", "[2:].strip()", "python_processor::JX_12_json_is_read_after_the_mark"),
         ("has no header", "is wrong", "python_processor::JX_13_a_file_without_a_doc_string_is_refused_by_name"),
     ),
     *_edits(
-        "mr/adapters/processors/python_body.py",
+        "mr/adapters/source_text.py",
         (
             '.replace("\\r\\n", "\\n").replace("\\r", "\\n")',
             "",

@@ -153,6 +153,8 @@ class Session:
         brings_worker = not re.search(r"\bmr web\b", text)
         if re.search(r"\bmr (dev|web)\b", text) and "--bind" not in text:
             text += f" --bind 127.0.0.1:{self.port}"
+        if text.startswith("mr_start_"):
+            text = f"MR_WEB_BIND=127.0.0.1:{self.port} {text}"
         code, printed = self.type(f"eval {_quoted(text)} > server-$RANDOM.log 2>&1 &")
         deadline = time.monotonic() + PATIENCE_S
         while is_front_end and not _listens(self.port):
