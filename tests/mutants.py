@@ -34,7 +34,7 @@ EDITS = [
             '{r}/{w}"\n\n\ndef active',
             "cli_jobx::JX_4_keys_have_no_leading_slash_and_a_request_prints_as_pure_json",
         ),
-        ("quote(key, safe='')", "key", "names::JX_8_a_session_key_may_be_any_text_and_stays_below_its_session"),
+        ('quote(name, safe="")', "name", "names::JX_8_a_session_key_may_be_any_text_and_stays_below_its_session"),
         ('f"entities/workflow/{w}"', '"entities/workflow/w"', "registry::JX_1_two_workflows_never_see_each_other"),
         (
             'f"entities/step/{w}/{name}"',

@@ -25,6 +25,21 @@ POSTMAN = "leaders/postman"
 SWEEPER = "leaders/sweeper"
 
 
+def item(prefix: str, number: int) -> str:
+    """An item of a queue; padded, so that a listing is in the order of the numbers."""
+    return f"{prefix}{number:08d}"
+
+
+def encoded(name: str) -> str:
+    """A name of any text as one part of a key."""
+    return quote(name, safe="")
+
+
+def decoded(part: str) -> str:
+    """The name that a part of a key stands for."""
+    return unquote(part)
+
+
 def workflow(w: str) -> str:
     return f"entities/workflow/{w}"
 
@@ -147,8 +162,7 @@ def chunks(w: str, r: str, execution: str, kind: str) -> str:
 
 
 def chunk(w: str, r: str, execution: str, kind: str, number: int) -> str:
-    """Numbers are padded, so that a plain listing is in order for people; readers go by number anyway."""
-    return f"queues/dataset/{w}/{r}/{execution}/{kind}/{number:08d}"
+    return item(chunks(w, r, execution, kind), number)
 
 
 def stored(w: str, r: str, note: str = "") -> str:
@@ -162,12 +176,7 @@ def sessions(w: str, r: str, p: str = "", execution: str = "") -> str:
 
 
 def session(w: str, r: str, p: str, execution: str, key: str) -> str:
-    return f"entity_trees/sessions/{w}/{r}/{p}/{execution}/{quote(key, safe='')}"
-
-
-def session_name(key: str) -> str:
-    """The session key that the last part of a store key stands for."""
-    return unquote(key.rpartition("/")[2])
+    return f"entity_trees/sessions/{w}/{r}/{p}/{execution}/{encoded(key)}"
 
 
 def receipts(w: str, r: str) -> str:

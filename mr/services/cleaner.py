@@ -14,12 +14,12 @@ from datetime import timedelta
 
 from mr import codec
 from mr.clock import Clock, stamp
+from mr.collections.pages import entries
 from mr.errors import RequestNotFound, StateError
 from mr.model import ids
 from mr.model.request import Request
 from mr.ports.store import Absent, At, Delete, Entry, Put, Store, Transaction
 from mr.rules import keys
-from mr.services.entities import entries
 
 _log = logging.getLogger(__name__)
 

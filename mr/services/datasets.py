@@ -10,6 +10,8 @@ import msgspec
 
 from mr import codec
 from mr.codec import EMPTY, Items
+from mr.collections.queue import Queue
+from mr.collections.tree import Tree
 from mr.errors import CorruptEntry, NotFound
 from mr.model.dataset import Chunks, Payload
 from mr.model.invocation import PARTS, Done, Manifest, Part
@@ -132,14 +134,10 @@ class Datasets:
 
         Raises: NotFound if some are gone: the request is cleaned away.
         """
-        values: dict[str, bytes] = {}
-        after = ""
-        while len(values) < level.session:
-            page = self._store.range(keys.sessions(w, r, p, level.execution), after=after)
-            values.update({keys.session_name(entry.key): entry.value for entry in page.entries})
-            if not page.more:
-                break
-            after = page.entries[-1].key
+        if not level.session:
+            return {}
+        kept = Tree(self._store, keys.sessions(w, r, p, level.execution))
+        values = {name: value for (name,), value in kept.walk()}
         if len(values) < level.session:
             raise NotFound(f"the session of {p} of request {r} is gone")
         return values
@@ -166,14 +164,16 @@ class Datasets:
 
         Raises: NotFound if it is cleaned away; CorruptEntry if it has another length than its record says.
         """
-        key = keys.chunk(w, r, chunks.execution, chunks.kind, number)
-        items = self._chunk(key)
+        queue = keys.chunks(w, r, chunks.execution, chunks.kind)
+        items = self._chunk(queue, number)
         if len(items) != chunks.counts[number]:
-            raise CorruptEntry(f"chunk {key} has {len(items)} elements, its record says {chunks.counts[number]}")
+            raise CorruptEntry(
+                f"chunk {number} of {queue} has {len(items)} elements, its record says {chunks.counts[number]}"
+            )
         return items
 
-    def _read_chunk(self, key: str) -> Items:
-        entry = self._store.get(key)
-        if entry is None:
-            raise NotFound(f"chunk {key} is gone")
-        return Items.parse(msgspec.Raw(entry.value))
+    def _read_chunk(self, queue: str, number: int) -> Items:
+        value = Queue(self._store, queue).get(number)
+        if value is None:
+            raise NotFound(f"chunk {number} of {queue} is gone")
+        return Items.parse(msgspec.Raw(value))

@@ -23,6 +23,7 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock
+from mr.collections.pages import entries
 from mr.errors import DefinitionError, StoreUnavailable, UnknownWorkflow, VersionConflict
 from mr.model.definitions import DefinitionSet
 from mr.model.handler import Handler, HandlerRecord
@@ -30,7 +31,7 @@ from mr.model.workflow import Workflow
 from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
 from mr.rules import definitions as rule
 from mr.rules import keys
-from mr.services.entities import Entities, entries
+from mr.services.entities import Entities
 from mr.services.library import Library, batches
 from mr.services.lock import locked
 

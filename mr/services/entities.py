@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mr import codec
+from mr.collections.pages import entries
 from mr.errors import AlreadyExists, MrError, NotFound, VersionConflict
 from mr.model import names
 from mr.ports.store import Absent, At, Delete, Entry, Put, Store, Transaction
 
 T = TypeVar("T")
-PAGE = 500
 
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
@@ -116,14 +116,3 @@ class Entities(Generic[T]):
 
     def _decode(self, entry: Entry) -> T:
         return codec.decode(entry.value, self._kind, where=entry.key)
-
-
-def entries(store: Store, prefix: str, *, keys_only: bool = False) -> Iterator[Entry]:
-    """All entries below a prefix, page by page; each page is of its own moment."""
-    after = ""
-    while True:
-        page = store.range(prefix, after=after, limit=PAGE, keys_only=keys_only)
-        yield from page.entries
-        if not page.more:
-            return
-        after = page.entries[-1].key

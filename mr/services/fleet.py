@@ -14,6 +14,7 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock
+from mr.collections.pages import entries
 from mr.errors import BrokerUnavailable, MrError
 from mr.model import ids
 from mr.model.capability import requirement
@@ -26,7 +27,6 @@ from mr.rules import keys, routing
 from mr.rules.fan_in import Due, Facts
 from mr.rules.routing import Direction
 from mr.services.briefing import survey
-from mr.services.entities import entries
 from mr.services.placement import Placement, nobody, place, serves, writes
 from mr.services.registry import Registry
 from mr.services.sweeper import due_of, receipt_of, topic_of

@@ -18,11 +18,11 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock, stamp
+from mr.collections.pages import entries
 from mr.errors import CorruptEntry
 from mr.model.request import Reply
 from mr.ports.store import Absent, Delete, Entry, Store, Transaction
 from mr.rules import keys
-from mr.services.entities import entries
 
 YOUNG_S = 3600.0
 LOOK_AGAIN_S = 5.0

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from mr import codec
 from mr.clock import Clock, stamp
+from mr.collections.pages import entries
 from mr.errors import RequestNotFound, StateError
 from mr.model import ids
 from mr.model.request import Pin, Request
 from mr.ports.store import Absent, At, Delete, Equals, Put, Store, Transaction
 from mr.rules import keys
-from mr.services.entities import entries
 
 
 class Pins:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from mr import codec
+from mr.collections.tree import Tree
 from mr.model.invocation import Manifest
 from mr.ports.store import Store
 from mr.rules import keys
-from mr.services.entities import entries
 from mr.services.results import Results
 
 
@@ -37,12 +37,12 @@ class Sessions:
         Raises: RequestNotFound; StoreUnavailable.
         """
         self._results.request(w, r)
-        prefix = keys.sessions(w, r)
+        kept = Tree(self._store, keys.sessions(w, r))
         found: dict[tuple[str, str], dict[str, Any]] = {}
-        for entry in entries(self._store, prefix):
-            path, execution, _ = entry.key[len(prefix) :].split("/")
-            value = codec.decode(entry.value, Any, where=entry.key)
-            found.setdefault((path, execution), {})[keys.session_name(entry.key)] = value
+        for (path, execution, key), value in kept.walk():
+            found.setdefault((path, execution), {})[key] = codec.decode(
+                value, Any, where=kept.key(path, execution, key)
+            )
         sessions = [
             Session(path=path, values=values)
             for (path, execution), values in found.items()

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from mr import codec
+from mr.collections.pages import entries
 from mr.errors import MrError, NotFound, RequestError, RequestNotFound
 from mr.model import ids, names
 from mr.model.definitions import DefinitionSet
@@ -19,7 +20,6 @@ from mr.model.request import Request
 from mr.ports.store import Entry, Store
 from mr.rules import fan_in, keys
 from mr.rules.fan_in import Shape
-from mr.services.entities import entries
 from mr.services.tree import Seen, State, Tree, find
 
 PREFIX_MIN = 4

@@ -16,6 +16,7 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock
+from mr.collections.pages import entries
 from mr.errors import BrokerUnavailable
 from mr.model import ids
 from mr.model.invocation import ErrorReport, Receipt, WorkerRecord
@@ -24,7 +25,6 @@ from mr.ports.broker import Backlog, Publisher
 from mr.ports.store import Store
 from mr.rules import keys
 from mr.rules.fan_in import Due
-from mr.services.entities import entries
 from mr.services.fleet import Fleet, seconds_since
 from mr.services.placement import nobody, serves, writes
 from mr.services.prints import Printed, Prints

@@ -51,7 +51,7 @@ def test_JX_8_a_session_key_may_be_any_text_and_stays_below_its_session(key: str
     prefix = keys.sessions("w", "0" * 40, "0", "e")
     assert stored.startswith(prefix)
     assert "/" not in stored[len(prefix) :]
-    assert keys.session_name(stored) == key
+    assert keys.decoded(stored[len(prefix) :]) == key
 
 
 @pytest.mark.parametrize("name", BAD)

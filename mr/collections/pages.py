@@ -1,0 +1,22 @@
+"""Reading many entries: page by page, so that neither the store nor the reader has to hold all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mr.ports.store import Entry, Store
+
+PAGE = 500
+
+
+def entries(store: Store, prefix: str, *, after: str = "", keys_only: bool = False) -> Iterator[Entry]:
+    """All entries below a prefix, those after the key `after` only; each page is of its own moment.
+
+    Raises: StoreUnavailable, also between two entries.
+    """
+    while True:
+        page = store.range(prefix, after=after, limit=PAGE, keys_only=keys_only)
+        yield from page.entries
+        if not page.more:
+            return
+        after = page.entries[-1].key
