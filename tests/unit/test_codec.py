@@ -51,7 +51,7 @@ def record(**changes: Any) -> bytes:
     ("changes", "problem"),
     [
         ({"description": None}, "description"),
-        ({"source_type": "basic"}, "source_type"),
+        ({"argument_spec": "arguments"}, "argument_spec"),
         ({"handler_type": "joiner"}, "handler_type"),
         ({"version": 7}, "version"),
     ],
