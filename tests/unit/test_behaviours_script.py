@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.scripts import script
 
-COMING = {31, 36, 82, 83, *range(92, 103)}
+COMING = {*range(97, 102)}
 """Behaviours of parts that this version does not have yet."""
 
 

@@ -250,7 +250,7 @@ def test_ten_thousand_single_parts_are_a_few_lines(parts: Parts) -> None:
     assert len(list(draw(tree))) < 20
 
 
-def test_the_flat_list_walks_the_graph_as_jobx_did(parts: Parts) -> None:
+def test_JX_102_the_flat_list_walks_the_graph_as_jobx_did(parts: Parts) -> None:
     r = submitted(parts)
     SmallWorker(parts, maps_to(2)).work("w", r)
     assert "\n".join(flat_list(parts.tracing.tree("w", r))) == (
@@ -268,7 +268,7 @@ def test_the_flat_list_walks_the_graph_as_jobx_did(parts: Parts) -> None:
     )
 
 
-def test_the_flat_list_marks_what_failed_and_shows_what_did_not_run(parts: Parts) -> None:
+def test_JX_107_the_flat_list_marks_what_failed_and_shows_what_did_not_run(parts: Parts) -> None:
     r = submitted(parts)
     SmallWorker(parts, maps_to(3, fails="0.1")).work("w", r)
     lines = [click.unstyle(line) for line in flat_list(parts.tracing.tree("w", r))]
