@@ -73,6 +73,9 @@ UPDATE meta SET revision = revision + 1, trimmed = revision + 1, generation = ge
 """
 
 
+_NAME_ANOTHER = "MR_STORE and MR_BROKER name it: sqlite:////FOLDER/mr.db, where you may read and write"
+
+
 def prepare(path: str) -> None:
     """Make the file and its directory, readable by their owner only, if they do not exist.
 
@@ -91,7 +94,7 @@ def prepare(path: str) -> None:
             )
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise StoreUnavailable(f"cannot open {path}: {error.strerror}") from error
+        raise StoreUnavailable(f"cannot open {path}: {error.strerror}", hint=_NAME_ANOTHER) from error
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -157,7 +160,7 @@ def translated(error: Exception, path: str, *, unknown: bool = False) -> Excepti
     if code == sqlite3.SQLITE_FULL:
         built = StoreFull(f"no room for {path}: {error}", hint="free space on its disk, or delete requests")
     elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        built = CorruptEntry(f"{path} is damaged: {error}")
+        built = CorruptEntry(f"{path} is damaged, or no database of mr: {error}", hint=_NAME_ANOTHER)
     elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         built = StoreUnavailable(f"{path} stayed locked by another process", unknown=unknown)
     else:

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from mr.cli.exits import conclude
+from mr.cli.output import echo, wants_colour
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -59,7 +60,7 @@ class Noun(Examples, click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without anything to parse, help and end well."""
         if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), color=ctx.color)
+            echo(ctx.get_help())
             ctx.exit(0)
         return super().parse_args(ctx, args)
 
@@ -128,11 +129,6 @@ class Program(Noun):
         if not wants_colour(os.environ):
             extra["color"] = False
         conclude(lambda: super(Program, self).main(*args, **extra))
-
-
-def wants_colour(environ: Mapping[str, str]) -> bool:
-    """Whether a terminal may get colours; what is no terminal never does."""
-    return not (environ.get("NO_COLOR") or environ.get("MR_NO_COLOR") or environ.get("TERM") == "dumb")
 
 
 def nested(command: click.Command, ctx: click.Context, names: Iterable[str]) -> click.Context:

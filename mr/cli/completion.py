@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mr.cli.command import Command
+from mr.cli.output import echo
 
 VARIABLE = "_MR_COMPLETE"
 """What the script sets when it asks `mr` for offers; click looks at it."""
@@ -31,4 +32,4 @@ def completion(shell: str) -> None:
     assert found is not None
     made = found(program, {}, "mr", VARIABLE)
     # Not `source()`, which for bash first asks for its version, and fails where bash is not installed.
-    click.echo(made.source_template % made.source_vars())
+    echo(made.source_template % made.source_vars())

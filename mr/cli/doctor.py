@@ -9,7 +9,7 @@ import click
 
 from mr.cli.command import Command
 from mr.cli.exits import DONE, FAILED
-from mr.cli.output import ask, did, document, json_option, next_step, say, short_time, table, yes_option
+from mr.cli.output import ask, did, document, echo, json_option, next_step, say, short_time, style, table, yes_option
 from mr.cli.session import opened
 from mr.errors import ConfigError
 from mr.model.condition import Condition, Health
@@ -74,9 +74,9 @@ def _examine(settings: Settings, as_json: bool) -> list[Condition]:
 
 def _show(one: Condition) -> None:
     mark, colour = MARKS[one.health]
-    click.echo(f"{click.style(mark, fg=colour)} {one.subject}: {one.found}")
+    echo(f"{style(mark, fg=colour)} {one.subject}: {one.found}")
     if one.advice:
-        click.echo(f"    {one.advice}")
+        echo(f"    {one.advice}")
 
 
 def _conclude(found: list[Condition], as_json: bool) -> int:

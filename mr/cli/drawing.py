@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import click
-
-from mr.cli.output import duration
+from mr.cli.output import duration, style
 from mr.clock import stamp
 from mr.model.invocation import ErrorReport
 from mr.model.request import Request
@@ -30,7 +28,7 @@ def draw(tree: Tree, *, everything: bool = False) -> Iterator[str]:
     error = tree.request.error or {}
     if error.get("class") == "result_writer":
         # It belongs to no invocation: all of them are done.
-        yield "  " + click.style(" ".join(f"{error['type']}: {error['message']}".split()), fg="red")
+        yield "  " + style(" ".join(f"{error['type']}: {error['message']}".split()), fg="red")
     if tree.root is None:
         yield "  its invocations are cleaned away"
     else:
@@ -42,7 +40,7 @@ def headline(request: Request, w: str, r: str) -> str:
     state = request.state.value
     took = f" {'in' if request.finished_at else 'for'} {duration(elapsed(request))}" if request.created_at else ""
     again = f", life {request.epoch}" if request.epoch > 1 else ""
-    return f"{w}/{request.job_name}  {r}  {click.style(state, fg=COLOURS.get(state))}{took}{again}"
+    return f"{w}/{request.job_name}  {r}  {style(state, fg=COLOURS.get(state))}{took}{again}"
 
 
 def counts(tree: Tree) -> str:
@@ -99,12 +97,12 @@ def _fold(fold: Fold) -> list[str]:
     if fold.seconds is not None:
         detail.append(f"{duration(fold.seconds)} in all")
     if fold.retried:
-        detail.append(click.style(f"{fold.retried:,} of them after failed attempts", fg="yellow"))
+        detail.append(style(f"{fold.retried:,} of them after failed attempts", fg="yellow"))
     return detail
 
 
 def _line(state: str, depth: int, path: str, node: Node, detail: list[str]) -> str:
-    mark = click.style(MARKS[state], fg=COLOURS.get(state))
+    mark = style(MARKS[state], fg=COLOURS.get(state))
     words = [path, node.step, node.kind, node.handler, *detail]
     return f"{'':{2 * depth}}{mark} {'  '.join(word for word in words if word)}"
 
@@ -118,12 +116,12 @@ def _paths(node: Node) -> str:
 
 def _retries(attempts: list[ErrorReport]) -> str:
     times = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
-    return click.style(f"{times} failed: {_one_line(attempts[-1])}", fg="yellow")
+    return style(f"{times} failed: {_one_line(attempts[-1])}", fg="yellow")
 
 
 def _error(report: ErrorReport) -> str:
     attempt = f"attempt {report.attempt}: " if report.attempt > 1 else ""
-    return click.style(f"{attempt}{_one_line(report)}", fg="red")
+    return style(f"{attempt}{_one_line(report)}", fg="red")
 
 
 def _one_line(report: ErrorReport) -> str:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import click
-
 from mr import codec
 from mr.cli.drawing import COLOURS, headline
-from mr.cli.output import duration
+from mr.cli.output import duration, style
 from mr.model.invocation import ErrorReport
 from mr.services.dump import Visit
 from mr.services.excerpts import Excerpt
@@ -26,7 +24,7 @@ def dumped(tree: Tree, visits: Iterable[Visit]) -> Iterator[str]:
     yield f"JOB [{tree.request.job_name}] of WORKFLOW [{tree.workflow}]"
     error = tree.request.error or {}
     if error:
-        yield click.style(f"ERROR {error['type']}: {error['message']}", fg="red")
+        yield style(f"ERROR {error['type']}: {error['message']}", fg="red")
     if tree.root is None:
         yield "its invocations are cleaned away"
     for visit in visits:
@@ -45,7 +43,7 @@ def kept(sessions: Iterable[Session]) -> Iterator[str]:
 
 def _visit(visit: Visit) -> Iterator[str]:
     kind = "reduce" if visit.relation == "reduced" else "map"
-    words = [f"==> INVOCATION [{kind}]", visit.handler, click.style(visit.state, fg=COLOURS.get(visit.state))]
+    words = [f"==> INVOCATION [{kind}]", visit.handler, style(visit.state, fg=COLOURS.get(visit.state))]
     if visit.seconds is not None:
         words.append(duration(visit.seconds))
     if visit.worker:
@@ -85,6 +83,6 @@ def _failure(report: ErrorReport, *, is_last: bool) -> Iterator[str]:
     colour = "red" if is_last else "yellow"
     where = f" on worker {report.worker}" if report.worker else ""
     title = "FAILED" if is_last else "failed attempt"
-    yield click.style(f"  {title} (attempt {report.attempt}{where}): {report.type}: {report.message}", fg=colour)
+    yield style(f"  {title} (attempt {report.attempt}{where}): {report.type}: {report.message}", fg=colour)
     for line in report.traceback.rstrip().splitlines():
         yield f"    {line}"

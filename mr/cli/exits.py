@@ -5,6 +5,7 @@ The table goes by the class of the error, the most special one that stands in it
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from mr import errors
+from mr.cli.output import echo, style
 from mr.errors import ConfigError, MrError
 
 DONE = 0
@@ -63,13 +65,14 @@ def code_of(error: MrError) -> int:
 
 def complain(message: str, hint: str = "") -> None:
     """One line on stderr, and the next step below it."""
-    click.echo(f"{click.style('mr:', fg='red')} {message}", err=True)
+    echo(f"{style('mr:', fg='red')} {message}", err=True)
     if hint:
-        click.echo(f"  {hint}", err=True)
+        echo(f"  {hint}", err=True)
 
 
 def conclude(call: Callable[[], Any]) -> NoReturn:
     """Run a command to its end and exit: 0, the number that it gives, or the code of its error."""
+    prepare_streams()
     sys.exit(_run(call))
 
 
@@ -84,7 +87,7 @@ def _run(call: Callable[[], Any]) -> int:
         return USAGE
     except MrError as error:
         first, _, more = error.message.partition("\n")
-        complain(first + ("\n" + more if more else ""), error.hint)
+        complain(first + ("\n" + more if more else ""), error.hint or _usual_hint(error))
         return code_of(error)
     except click.UsageError as error:
         context = error.ctx
@@ -95,9 +98,46 @@ def _run(call: Callable[[], Any]) -> int:
         complain(error.format_message())
         return FAILED
     except (KeyboardInterrupt, click.Abort):
-        click.echo(err=True)
+        echo(err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (`mr … | head`); what is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone (`mr … | head`).
+        _drop_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # What a command opens by itself names its file; without one it is what is written to stdout.
+        complain(
+            f"{os.fspath(error.filename) if error.filename else 'the output'} cannot be written or read: "
+            f"{error.strerror or error}",
+            "" if error.filename else "see that there is room where stdout goes",
+        )
+        _drop_output()
+        return FAILED
+    except Exception as error:
+        if os.environ.get("DEBUG"):
+            raise
+        complain(
+            f"this should not happen: {type(error).__name__}: {error}", "its traceback: the same with DEBUG=1"
+        )
+        return FAILED
+
+
+def _usual_hint(error: MrError) -> str:
+    """The next step where an error of a store, a broker or what lies there says none."""
+    is_theirs = isinstance(error, errors.BackendError | errors.CorruptEntry)
+    return "what is wrong, and with which settings: mr doctor" if is_theirs else ""
+
+
+def prepare_streams() -> None:
+    """See that everything can be written: characters that the terminal has not, and streams that are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still buffered must not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import click
-
+from mr.cli.output import style
 from mr.model.invocation import ErrorReport
 from mr.services.tree import Node, Tree, has_reduce, singly
 
@@ -53,9 +52,9 @@ def _line(depth: int, node: Node, letter: str, data: str) -> str:
     words = [f"{'':{2 * depth}}{node.path} {letter} [{data}] {node.step}"]
     if node.error is not None:
         attempt = f" (attempt {node.error.attempt})" if node.error.attempt > 1 else ""
-        words.append(click.style(f"FAILED{attempt} {_one_line(node.error)}", fg="red"))
+        words.append(style(f"FAILED{attempt} {_one_line(node.error)}", fg="red"))
     elif node.attempts:
-        words.append(click.style(f"{len(node.attempts)} failed: {_one_line(node.attempts[-1])}", fg="yellow"))
+        words.append(style(f"{len(node.attempts)} failed: {_one_line(node.attempts[-1])}", fg="yellow"))
     return "  ".join(words)
 
 

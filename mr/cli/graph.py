@@ -9,7 +9,7 @@ import click
 from mr.cli.command import Command
 from mr.cli.exits import Refused
 from mr.cli.names import request_argument
-from mr.cli.output import did, document, json_option, next_step, say
+from mr.cli.output import did, document, echo_data, json_option, next_step, say
 from mr.cli.session import opened
 from mr.ports.renderer import Format
 
@@ -55,7 +55,7 @@ def graph(name: str, format_: str | None, output: str | None, everything: bool, 
             data = parts.pictures.draw(w, r, drawn, everything=everything)
     place = output or (STDOUT if kind == "dot" else f"request-{r}.{kind}")
     if place == STDOUT:
-        click.echo(data, nl=False)
+        echo_data(data)
     else:
         did(f"wrote {write(place, data)}")
     if found.is_folded:

@@ -11,7 +11,20 @@ import msgspec
 from mr.cli.command import Noun
 from mr.cli.exits import FAILED, complain
 from mr.cli.names import handler_argument, workflow_argument
-from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, say, table, yes_option
+from mr.cli.output import (
+    ask,
+    did,
+    document,
+    echo,
+    fields,
+    json_option,
+    next_step,
+    plain_option,
+    say,
+    style,
+    table,
+    yes_option,
+)
 from mr.cli.session import opened
 
 if TYPE_CHECKING:
@@ -61,10 +74,10 @@ def tell(plan: Plan, *, dry_run: bool, on_stdout: bool = True) -> int | None:
     """Show what a sync does, did, or why it did nothing; the exit code."""
     if on_stdout:
         for entry in plan.entries:
-            mark = click.style(entry.mark, fg=COLOURS[entry.mark])
+            mark = style(entry.mark, fg=COLOURS[entry.mark])
             version = plan.handlers[entry.name].version if entry.name in plan.handlers else ""
             detail = f"kept: {_steps(entry.steps)} it" if entry.steps else version
-            click.echo(f" {mark} {entry.name}  {detail}".rstrip())
+            echo(f" {mark} {entry.name}  {detail}".rstrip())
     for warning in plan.warnings:
         say(f"mr: {warning}")
     if plan.errors:
@@ -134,8 +147,8 @@ def show(workflow: str, name: str, as_json: bool) -> None:
             *((limit, str(value)) for limit, value in limits if value is not None),
         ]
     )
-    click.echo()
-    click.echo(one.source_code.rstrip("\n"))
+    echo()
+    echo(one.source_code.rstrip("\n"))
     next_step(f"mr step list {workflow}", told=False)
 
 

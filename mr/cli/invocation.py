@@ -7,7 +7,7 @@ import click
 from mr import codec
 from mr.cli.command import Noun
 from mr.cli.drawing import seconds_between
-from mr.cli.output import document, duration, fields, json_option, next_step, short_time
+from mr.cli.output import document, duration, echo, fields, json_option, next_step, short_time, style
 from mr.cli.session import opened
 from mr.errors import NotFound
 from mr.services.excerpts import PAIRS, Excerpt
@@ -72,17 +72,17 @@ def show(name: str, everything: bool, as_json: bool) -> None:
     _section("results given" if found.direction == "reduce" else "arguments", arguments)
     _section("result", result)
     for report in found.attempts:
-        click.echo()
+        echo()
         where = f" on worker {report.worker} at {short_time(report.at)}" if report.worker else ""
-        click.echo(click.style(f"attempt {report.attempt}: {report.type}: {report.message}{where}", fg="red"))
-        click.echo(report.traceback.rstrip())
+        echo(style(f"attempt {report.attempt}: {report.type}: {report.message}{where}", fg="red"))
+        echo(report.traceback.rstrip())
         if report.output:
-            click.echo("it printed:")
-            click.echo(report.output.rstrip())
+            echo("it printed:")
+            echo(report.output.rstrip())
     if found.output and not (found.attempts and found.attempts[-1].output == found.output):
-        click.echo()
-        click.echo(click.style("printed", bold=True))
-        click.echo(found.output.rstrip())
+        echo()
+        echo(style("printed", bold=True))
+        echo(found.output.rstrip())
     next_step(f"mr logs {r[:12]} {path}" if found.output else f"mr tree {r[:12]}", told=False)
 
 
@@ -90,13 +90,13 @@ def _section(title: str, excerpt: Excerpt | None) -> None:
     """Pairs, one to a line."""
     if excerpt is None:
         return
-    click.echo()
-    click.echo(click.style(title, bold=True))
+    echo()
+    echo(style(title, bold=True))
     for pair in excerpt.pairs:
         key, value = (codec.encode(part).decode() for part in pair)
         line = f"  {key}: {value}"
-        click.echo(line if len(line) <= LINE_MAX else f"{line[: LINE_MAX - 1]}…")
+        echo(line if len(line) <= LINE_MAX else f"{line[: LINE_MAX - 1]}…")
     if excerpt.is_cut:
-        click.echo("  … and more (--all)")
+        echo("  … and more (--all)")
     elif not excerpt.pairs:
-        click.echo("  (nothing)")
+        echo("  (nothing)")

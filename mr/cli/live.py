@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mr.cli.command import wants_colour
 from mr.cli.drawing import counts, draw, headline
 from mr.cli.exits import INTERRUPTED
-from mr.cli.output import say
+from mr.cli.output import painted, say, wants_colour
 from mr.errors import ResultTimeout
 from mr.model.request import Request
 
@@ -71,7 +70,7 @@ def _drawn(parts: Parts, w: str, r: str, timeout_s: float | None, transient: boo
             lines = list(draw(tree))[: max(console.size.height - 2, 4)]
             if tree.total > 1:
                 lines[0] += f"  {counts(tree)}"
-            live.update(Text.from_ansi("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text.from_ansi(painted("\n".join(lines)), no_wrap=True, overflow="ellipsis"), refresh=True)
             if tree.request.state.is_final:
                 return tree.request
             pause = max(LOOK_EVERY_S, 10 * (time.monotonic() - started))

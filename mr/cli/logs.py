@@ -6,11 +6,12 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from mr.cli.output import harmless
 from mr.errors import ConfigError
 from mr.settings import Settings
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 
 def set_up(settings: Settings) -> None:
@@ -39,14 +40,21 @@ def set_up(settings: Settings) -> None:
     ]
     for handler in handlers:
         is_watched = not isinstance(handler, logging.FileHandler) and sys.stderr.isatty()
-        renderer: Processor = (
-            structlog.dev.ConsoleRenderer() if is_watched else structlog.processors.JSONRenderer(sort_keys=True)
+        renderers: list[Processor] = (
+            [_harmless, structlog.dev.ConsoleRenderer()]
+            if is_watched
+            else [structlog.processors.JSONRenderer(sort_keys=True)]
         )
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
                 foreign_pre_chain=shared,
-                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
             )
         )
     usual = logging.WARNING if settings.development else logging.INFO
     logging.basicConfig(level=logging.DEBUG if log.debug else usual, handlers=handlers or [logging.NullHandler()])
+
+
+def _harmless(logger: object, method: str, event: EventDict) -> EventDict:
+    """What is logged may hold what a handler raised or a client sent; the colours come after this."""
+    return {name: harmless(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -6,6 +6,7 @@ import click
 
 from mr import __version__
 from mr.cli.command import Command, Place, Program, nested
+from mr.cli.output import echo
 
 PLACES = {
     "dev": Place("mr.cli.dev:dev", "Front end and worker in one command, to try things."),
@@ -43,7 +44,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Show the help of a command."""
     root = ctx.find_root()
     top = click.Context(program, info_name=root.info_name, color=root.color)
-    click.echo(nested(program, top, names).get_help())
+    echo(nested(program, top, names).get_help())
 
 
 @click.group(

@@ -9,7 +9,7 @@ import msgspec
 
 from mr.cli.command import Command
 from mr.cli.names import request_argument
-from mr.cli.output import next_step, say
+from mr.cli.output import echo, json_lines, next_step, say, style
 from mr.cli.session import opened
 from mr.errors import NotFound
 from mr.model import names
@@ -61,8 +61,8 @@ def _show(w: str, r: str, one: Printed, as_json: bool) -> None:
                 "line": line,
             }
             del record["text"]
-            click.echo(msgspec.json.encode(record))
+            json_lines([record])
         elif one.kind == "error":
-            click.echo(f"{one.path:<{PATH_WIDTH}} {click.style(f'✖ {line}', fg='red')}")
+            echo(f"{one.path:<{PATH_WIDTH}} {style(f'✖ {line}', fg='red')}")
         else:
-            click.echo(f"{one.path:<{PATH_WIDTH}} {line}".rstrip())
+            echo(f"{one.path:<{PATH_WIDTH}} {line}".rstrip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from mr.cli.output import (
     document,
     duration,
     fields,
+    json_lines,
     json_option,
     lines,
     next_step,
@@ -192,8 +194,7 @@ def dump(name: str, everything: bool, as_json: bool) -> None:
         w, r = parts.tracing.find(name)
         tree, visits = parts.dump.of(w, r, limit=None if everything else PAIRS)
         if as_json:
-            click.echo(msgspec.json.encode(_record(r, tree.request)))
-            lines(msgspec.json.encode(visit).decode() for visit in visits)
+            json_lines(chain([_record(r, tree.request)], visits))
             return
         lines(dumped(tree, visits))
     next_step(f"mr graph {r[:12]} --format png", told=False)

@@ -6,10 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from mr.cli.exits import FAILED, complain
-from mr.cli.output import next_step, say
+from mr.cli.output import echo_json, next_step, say
 from mr.model.request import Request, RequestState
 
 if TYPE_CHECKING:
@@ -22,20 +20,20 @@ def tell(parts: Parts, w: str, r: str, request: Request) -> int:
         tell_error(r, request)
         return FAILED
     if request.written is not None:
-        click.echo("{}")
+        echo_json(b"{}")
         say(f"  the result was written: {where(request.written)}")
         next_step(f"mr tree {r[:12]}")
         return 0
-    click.echo('{"pairs":[', nl=False)
+    echo_json(b'{"pairs":[', nl=False)
     is_first = True
     for items in parts.results.pairs(w, r):
         if not len(items):
             continue
         if not is_first:
-            click.echo(",", nl=False)
-        click.echo(items.blob, nl=False)
+            echo_json(b",", nl=False)
+        echo_json(items.blob, nl=False)
         is_first = False
-    click.echo("]}")
+    echo_json(b"]}")
     sys.stdout.flush()
     say(f"  next: mr tree {r[:12]}")
     return 0

@@ -12,7 +12,7 @@ from mr import codec
 from mr.cli.command import Command
 from mr.cli.live import follow
 from mr.cli.names import job_path_argument
-from mr.cli.output import next_step, say
+from mr.cli.output import echo, next_step, say
 from mr.cli.results import tell
 from mr.cli.session import opened
 from mr.errors import InvalidArguments, InvalidDocument
@@ -54,7 +54,7 @@ def run(job: str, pairs: tuple[str, ...], file: str | None, detach: bool, timeou
         r = accepted.request_id
         warn(parts, workflow, name)
         if detach:
-            click.echo(r)
+            echo(r)
             next_step(f"mr request wait {r[:12]}")
             return None
         return tell(parts, workflow, r, follow(parts, workflow, r, timeout))

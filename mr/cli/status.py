@@ -10,7 +10,7 @@ import msgspec
 
 from mr.cli.command import Command
 from mr.cli.exits import complain
-from mr.cli.output import age, document, json_option, next_step, table
+from mr.cli.output import age, document, echo, json_option, next_step, table
 from mr.cli.session import opened
 from mr.model.capability import requirement
 from mr.services.fleet import Picture, Queue, Unserved, seconds_since
@@ -100,12 +100,12 @@ def _topics(picture: Picture) -> None:
         for topic, lies in picture.strays.items()
     ]
     if rows:
-        click.echo()
+        echo()
         table(["topic", "waiting", "in flight", "delayed", "oldest wait"], rows)
 
 
 def _workflows(picture: Picture) -> None:
-    click.echo()
+    echo()
     rows = []
     for w, one in picture.running.items():
         writing = picture.writes[w].requests if w in picture.writes else 0
@@ -115,7 +115,7 @@ def _workflows(picture: Picture) -> None:
 
 def _workers(picture: Picture) -> None:
     now = datetime.now(UTC)
-    click.echo()
+    echo()
     rows = [
         [
             name,

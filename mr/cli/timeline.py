@@ -6,11 +6,11 @@ import os
 
 import click
 
-from mr.cli.command import Command, wants_colour
+from mr.cli.command import Command
 from mr.cli.drawing import headline
 from mr.cli.graph import write
 from mr.cli.names import request_argument
-from mr.cli.output import did, document, duration, json_option, next_step
+from mr.cli.output import did, document, duration, echo, harmless, json_option, next_step, wants_colour
 from mr.cli.session import opened
 from mr.services.timeline import Bar, Timeline
 
@@ -55,16 +55,16 @@ def _show(found: Timeline) -> None:
     from rich.text import Text
 
     console = Console(no_color=not wants_colour(os.environ), highlight=False, soft_wrap=True)
-    click.echo(headline(found.request, found.workflow, found.request_id))
+    echo(headline(found.request, found.workflow, found.request_id))
     if not found.workers:
-        click.echo("  nothing of it has run yet" if not found.request.state.is_final else "  nothing of it is left")
+        echo("  nothing of it has run yet" if not found.request.state.is_final else "  nothing of it is left")
         return
     steps = steps_of(found)
-    label = max(len(worker) for worker in found.workers) + 1
+    label = max(len(harmless(worker)) for worker in found.workers) + 1
     width = min(max(console.size.width - label, WIDTH_MIN), WIDTH_MAX)
     for worker, rows in found.workers.items():
         for number, bars in enumerate(rows):
-            line = Text((worker if number == 0 else "").ljust(label))
+            line = Text((harmless(worker) if number == 0 else "").ljust(label))
             for mark, style in _cells(bars, found.seconds, width, steps):
                 line.append(mark, style)
             line.rstrip()
@@ -72,7 +72,7 @@ def _show(found: Timeline) -> None:
     console.print(Text(" " * label + _axis(found.seconds, width), style="dim"))
     console.print(_legend(found, steps))
     for worker, rows in found.workers.items():
-        click.echo(f"{worker}: {told(rows)}")
+        echo(f"{worker}: {told(rows)}")
 
 
 def steps_of(found: Timeline) -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 from mr.cli.command import Command
 from mr.cli.drawing import headline
 from mr.cli.names import request_argument
-from mr.cli.output import age, document, json_option, say
+from mr.cli.output import age, document, echo, json_option, say, style
 from mr.cli.session import opened
 from mr.cli.status import WRITER_ADVICE
 from mr.model.capability import requirement
@@ -37,13 +37,13 @@ def why(name: str, as_json: bool) -> None:
         built: dict[str, Any] = msgspec.to_builtins(answer)
         document({**built, "next": advice(answer)})
         return
-    click.echo(headline(answer.request, w, r))
+    echo(headline(answer.request, w, r))
     for line in _ended(answer) if answer.request.state.is_final else _waits(answer):
-        click.echo(line)
+        echo(line)
     if answer.printed is not None:
         last = answer.printed.text.rstrip().rpartition("\n")[2]
-        click.echo(f"  last printed, by {answer.printed.path}: {_short(last)}")
-    say(click.style(f"  next: {advice(answer)}", dim=True))
+        echo(f"  last printed, by {answer.printed.path}: {_short(last)}")
+    say(style(f"  next: {advice(answer)}", dim=True))
 
 
 def advice(answer: Answer) -> str:
@@ -87,7 +87,7 @@ def _ended(answer: Answer) -> list[str]:
     for report in answer.attempts:
         lines.append(f"  {_attempt(report)}")
     if not answer.attempts and request.error:
-        lines.append(click.style(f"  {_short(request.error['type'] + ': ' + request.error['message'])}", fg="red"))
+        lines.append(style(f"  {_short(request.error['type'] + ': ' + request.error['message'])}", fg="red"))
     return lines
 
 
@@ -132,7 +132,7 @@ def _how(answer: Answer, wait: Wait) -> str:
             ahead = "" if wait.ahead is None else f" of {wait.ahead:,}"
             return f"wait{'' if several else 's'} in a queue{ahead}; {_takers(wait)}"
         case "unserved":
-            return click.style(_nobody(answer, wait), fg="red")
+            return style(_nobody(answer, wait), fg="red")
 
 
 def _takers(wait: Wait) -> str:
@@ -156,9 +156,7 @@ def _since(wait: Wait) -> str:
 
 def _attempt(report: ErrorReport) -> str:
     where = f" on worker {report.worker}" if report.worker else ""
-    return click.style(
-        f"attempt {report.attempt} failed{where}: {_short(f'{report.type}: {report.message}')}", fg="red"
-    )
+    return style(f"attempt {report.attempt} failed{where}: {_short(f'{report.type}: {report.message}')}", fg="red")
 
 
 def _short(text: str) -> str:

@@ -50,6 +50,13 @@ def test_only_the_worker_and_the_processors_run_code(check: ModuleType) -> None:
     assert len(found(check, "import pickle", "mr/worker/executor.py")) == 1
 
 
+@pytest.mark.parametrize("source", ["click.echo(x)", "click.style(x)", "print(x)", "sys.stderr.write(x)"])
+def test_a_command_that_writes_past_the_one_place_is_found(check: ModuleType, source: str) -> None:
+    assert len(found(check, source, "mr/cli/tree.py")) == 1
+    assert found(check, source, "mr/cli/output.py") == []
+    assert found(check, "click.option(x)", "mr/cli/tree.py") == []
+
+
 def test_a_long_module_is_found(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "sources", lambda: iter([("mr/a.py", "\n" * 600), ("mr/b.py", "\n" * 601)]))
     (problem,) = check.long_files()

@@ -17,9 +17,9 @@ from click.testing import CliRunner, Result
 
 from mr import errors
 from mr.cli import exits, live
-from mr.cli.command import Noun, wants_colour
+from mr.cli.command import Noun
 from mr.cli.main import PLACES, program
-from mr.cli.output import duration
+from mr.cli.output import duration, wants_colour
 from mr.cli.run import parse_arguments
 from mr.codec import encode
 from mr.model.invocation import WorkerRecord

@@ -12,6 +12,7 @@ import pytest
 
 from mr.cli.drawing import draw
 from mr.cli.flat_list import flat_list
+from mr.cli.output import painted
 from mr.codec import encode
 from mr.errors import InvalidName, NotFound, RequestError, RequestNotFound
 from mr.model.invocation import WorkerRecord
@@ -271,7 +272,7 @@ def test_JX_102_the_flat_list_walks_the_graph_as_jobx_did(parts: Parts) -> None:
 def test_JX_107_the_flat_list_marks_what_failed_and_shows_what_did_not_run(parts: Parts) -> None:
     r = submitted(parts)
     SmallWorker(parts, maps_to(3, fails="0.1")).work("w", r)
-    lines = [click.unstyle(line) for line in flat_list(parts.tracing.tree("w", r))]
+    lines = [click.unstyle(painted(line)) for line in flat_list(parts.tracing.tree("w", r))]
     assert "  0.1 M [X--] count  FAILED ValueError: boom" in lines
     assert "  0.2 M [X--] count" in lines
     assert not any(line.strip().startswith("0.r") for line in lines)
