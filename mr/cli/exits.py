@@ -116,9 +116,7 @@ def _run(call: Callable[[], Any]) -> int:
     except Exception as error:
         if os.environ.get("DEBUG"):
             raise
-        complain(
-            f"this should not happen: {type(error).__name__}: {error}", "its traceback: the same with DEBUG=1"
-        )
+        complain(f"this should not happen: {type(error).__name__}: {error}", "its traceback: the same with DEBUG=1")
         return FAILED
 
 
