@@ -46,6 +46,18 @@ CODES: Mapping[type[MrError], int] = {
 }
 
 
+HINTS: Mapping[type[BaseException], str] = {
+    errors.UnknownWorkflow: "which there are: mr workflow list",
+    errors.UnknownJob: "which there are: mr job list WORKFLOW",
+    errors.UnknownStep: "which there are: mr step list WORKFLOW",
+    errors.UnknownHandler: "which there are: mr handler list WORKFLOW",
+    errors.AlreadyExists: "take another name, or remove that one first",
+    errors.RequestEnded: "how it ended: mr why REQUEST",
+    errors.BackendError: "what is wrong, and with which settings: mr doctor",
+}
+"""Next steps for errors that say none themselves, by the most special class that stands here."""
+
+
 class Refused(MrError):
     """A command cannot do what was asked; `exit_code` says which way."""
 
@@ -121,9 +133,8 @@ def _run(call: Callable[[], Any]) -> int:
 
 
 def _usual_hint(error: MrError) -> str:
-    """The next step where an error of a store, a broker or what lies there says none."""
-    is_theirs = isinstance(error, errors.BackendError | errors.CorruptEntry)
-    return "what is wrong, and with which settings: mr doctor" if is_theirs else ""
+    """The next step where the error itself says none."""
+    return next((HINTS[kind] for kind in type(error).__mro__ if kind in HINTS), "")
 
 
 def prepare_streams() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import click
 
 from mr.cli.command import Command
 from mr.cli.session import settings
+
+_log = logging.getLogger(__name__)
 
 development_option = click.option("--development", is_flag=True, hidden=True)
 """Said by `mr dev` to the processes that it starts: its defaults and its rules are theirs."""
@@ -23,7 +26,7 @@ def web(bind: str | None, development: bool) -> int:
     from mr.http.server import serve
 
     set_up(found)
-    return serve(found)
+    return serve(found, on_ready=lambda addresses: _log.info("listening at %s", ", ".join(addresses)))
 
 
 @click.command("worker", cls=Command, examples=["mr worker", "mr worker --capabilities general,gpu=2"])

@@ -63,7 +63,7 @@ def run(job: str, pairs: tuple[str, ...], file: str | None, detach: bool, timeou
 def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     """The arguments from `key=value` words.
 
-    Raises: UsageError for a word without `=`, or a key that comes twice.
+    Raises: UsageError for a word without `=` or that is no text, or a key that comes twice.
     """
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -72,6 +72,8 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise click.UsageError(f"expected key=value, got: {pair}")
         if key in found:
             raise click.UsageError(f"the key {key} is given twice")
+        if any("\ud800" <= character <= "\udfff" for character in pair):
+            raise click.UsageError(f"expected text in UTF-8, got: {pair}")
         found[key] = _value(text)
     return found
 
@@ -92,12 +94,16 @@ def read_arguments(file: str) -> dict[str, Any]:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}") from error
+    place = "stdin" if file == "-" else file
+    hint = 'an object such as {"a": "some text", "b": [1, 2]}'
     try:
         value = codec.loads(data)
     except InvalidDocument as error:
-        raise InvalidDocument(f"{file}: {error}") from error
+        raise InvalidDocument(f"{place}: {error}", hint=hint) from error
     if not isinstance(value, dict):
-        raise InvalidArguments(f"{file}: expected a JSON object with the arguments, got: {type(value).__name__}")
+        raise InvalidArguments(
+            f"{place}: expected a JSON object with the arguments, got: {type(value).__name__}", hint=hint
+        )
     return value
 
 

@@ -23,7 +23,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from mr import codec
-from mr.errors import CorruptEntry, StoreUnavailable, WatchLost
+from mr.errors import BackendError, CorruptEntry, WatchLost
 from mr.http.threads import wake
 from mr.model.request import Reply
 from mr.ports.store import Entry, Store, Watch
@@ -120,7 +120,7 @@ class WaitingRoom:
                     self._follow(self._watch)
             except WatchLost as error:
                 _log.info("looking at all replies again: %s", error)
-            except StoreUnavailable as error:
+            except BackendError as error:
                 if not self._closed.is_set():
                     _log.warning("replies cannot be watched: %s", error)
                 self._closed.wait(PAUSE_S)

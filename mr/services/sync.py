@@ -70,7 +70,7 @@ class Sync:
         """
         self._registry.get_workflow(w)
         if not folder.is_dir():
-            raise DefinitionError(f"{folder} is not a folder")
+            raise DefinitionError(f"{folder} is not a folder", hint="name the one that holds the files of the handlers")
         warnings: list[str] = []
         errors: list[str] = []
         found: dict[str, list[str]] = {}

@@ -63,7 +63,8 @@ class Tracing:
         digits = begin.lower()
         if len(digits) < PREFIX_MIN or not all(digit in "0123456789abcdef" for digit in digits) or len(digits) > 40:
             raise RequestNotFound(
-                f"{text[:120]!r} is no request id", hint=f"40 hex digits, or the first {PREFIX_MIN} or more of them"
+                f"{text[:120]!r} is no request id",
+                hint=f"40 hex digits, or the first {PREFIX_MIN} or more of them; see: mr request list",
             )
         if slash:
             workflows = [names.check("workflow", w)]
@@ -101,7 +102,7 @@ class Tracing:
         found = find(seen.tree().root, p)
         node = found.reduce if found is not None and path != p else found
         if node is None:
-            raise NotFound(f"request {r} has no invocation {path}")
+            raise NotFound(f"request {r} has no invocation {path}", hint=f"which it has: mr tree {r[:12]} --all")
         above, _ = ids.parent(p)
         parent = None if p == "0" and path == p else f"{r}.{p if path != p else above}"
         manifest = seen.manifests.get(above)

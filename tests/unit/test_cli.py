@@ -222,6 +222,28 @@ def test_a_store_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyP
     assert len(result.stderr.splitlines()) <= 2
 
 
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (["run", "nowhere/j"], "mr workflow list"),
+        (["run", "w/nothing"], "it has: "),
+        (["handler", "show", "w", "nothing"], "mr handler list"),
+        (["step", "show", "w", "nothing"], "mr step list"),
+        (["workflow", "create", "w", "again"], "another name"),
+        (["handler", "sync", "w", "/dev/null"], "the files of the handlers"),
+        (["tree", "zz"], "mr request list"),
+        (["run", "w/j", "a=\udcff"], "mr run --help"),
+        (["run", "w/j", "--arguments", "/dev/null"], "an object such as"),
+    ],
+)
+def test_a_mistake_is_told_with_the_next_step(workflow: str, words: list[str], step: str) -> None:
+    result = mr(*words)
+    assert result.exit_code != 0
+    first, *more = result.stderr.splitlines()
+    assert first.startswith("mr: ")
+    assert step in "".join(more)
+
+
 def test_nothing_is_removed_unasked_where_there_is_no_terminal(workflow: str) -> None:
     for words in (["job", "rm", "w", "j"], ["workflow", "rm", "w", "--force"]):
         result = mr(*words)

@@ -11,7 +11,7 @@ import pytest
 
 from mr import codec
 from mr.adapters.stores.sqlite import SqliteStore
-from mr.errors import StoreUnavailable, WatchLost
+from mr.errors import StoreFull, StoreUnavailable, WatchLost
 from mr.http.replies import WaitingRoom
 from mr.model.request import Reply, RequestState
 from mr.ports.store import Change, Put, Transaction, Watch
@@ -62,7 +62,9 @@ def test_a_reply_is_called_out_to_the_one_who_waits(store: SqliteStore) -> None:
     room.close()
 
 
-@pytest.mark.parametrize("error", [None, WatchLost("compacted"), StoreUnavailable("away"), ZeroDivisionError()])
+@pytest.mark.parametrize(
+    "error", [None, WatchLost("compacted"), StoreUnavailable("away"), StoreFull("no room"), ZeroDivisionError()]
+)
 def test_a_watch_that_does_not_tell_only_costs_time(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:

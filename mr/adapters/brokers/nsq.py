@@ -182,6 +182,7 @@ class _Door:
     def __init__(self, address: _Address, timeout: urllib3.Timeout) -> None:
         host, tcp_port, http_port = address
         self.name = f"{host}:{tcp_port}"
+        self._http_port = http_port
         self._shunned_until = float("-inf")
         # retries=False: a request repeated behind our back would publish twice and outlive the deadline.
         self._pool = urllib3.HTTPConnectionPool(host, http_port, timeout=timeout, maxsize=32, retries=False)
@@ -227,7 +228,8 @@ class _Door:
             ahead_s = condition.ahead(response.headers.get("Date"), asked_at, time.time())
             info = self.read("/info", _Version)
         except (urllib3.exceptions.HTTPError, OSError, BrokerUnavailable) as error:
-            return [broken(subject, f"does not answer: {error}", f"see whether it runs and listens at {self.name}")]
+            advice = f"see whether it runs and listens at {self.name}, and for HTTP at port {self._http_port}"
+            return [broken(subject, f"does not answer: {error}", advice)]
         found = [version(subject, info.version)]
         if response.status != 200:
             found.append(broken(f"{subject} health", text, "see its log; its disk may be full or broken"))
