@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,3 +151,18 @@ def test_a_terminal_without_our_characters_gets_escapes() -> None:
     ended = run("mr tree --help", PYTHONIOENCODING="latin-1")
     assert ended.returncode == 0
     assert "\\u2714 done" in ended.stdout
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_ctrl_c_while_the_commands_are_imported_is_quiet(tmp_path: Path, is_ignored: bool) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('went on')\n")
+    before = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);" if is_ignored else ""
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {before} from mr.cli.start import main; main()"
+    root = str(Path(output.__file__).parents[2])
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=60
+    )
+    assert ("went on" in ended.stdout) is is_ignored
+    assert ("KeyboardInterrupt" in ended.stderr) is False
+    if not is_ignored:
+        assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
