@@ -5,17 +5,17 @@ What comes is anybody's: control characters are escaped, so that nobody else wri
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl
 
+from mr.cli.output import harmless
+
 BODY_MAX = 1024 * 1024
 NAME_WIDTH = 40
 LEVEL_WIDTH = 9
-_CONTROL = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
 
 
 def line(form: Mapping[str, str]) -> str:
@@ -24,12 +24,8 @@ def line(form: Mapping[str, str]) -> str:
         at = datetime.fromtimestamp(float(form.get("created", "")), UTC)
     except (ValueError, OverflowError, OSError):
         at = datetime.now(UTC)
-    name, level, message = (_harmless(form.get(field, "")) for field in ("name", "levelname", "msg"))
+    name, level, message = (harmless(form.get(field, "")) for field in ("name", "levelname", "msg"))
     return f"{at:%Y-%m-%d %H:%M:%S}  {name[:NAME_WIDTH]:<{NAME_WIDTH}}  {level:<{LEVEL_WIDTH}}  {message}"
-
-
-def _harmless(text: str) -> str:
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def listening(host: str, port: int, say: Callable[[str], None]) -> ThreadingHTTPServer:
