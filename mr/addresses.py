@@ -154,11 +154,11 @@ class FileSystemUrl(msgspec.Struct, frozen=True):
 
     @property
     def scheme(self) -> str:
-        """The part before `://`: `file`, `memory`, `s3`, `tahoe+http` …"""
+        """The part before `://`: `file`, `memory`, `s3`, `tahoe+http`, `class` …"""
         return self.text.partition("://")[0]
 
     def __str__(self) -> str:
-        return self.text if self.scheme in ("file", "memory") else f"{self.scheme}://***"
+        return self.text if self.scheme in ("file", "memory", "class") else f"{self.scheme}://***"
 
     def __repr__(self) -> str:
         return f"FileSystemUrl({str(self)!r})"

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from mr import addresses
-from mr.addresses import BrokerUrl, Endpoint, StoreUrl, Tls
+from mr.addresses import BrokerUrl, Endpoint, FileSystemUrl, StoreUrl, Tls
 from mr.errors import InvalidName
 from mr.model import capability, names, template
 from mr.model.event import KINDS
@@ -368,18 +368,18 @@ RESULT_VALUES = ("request_id", "job_name", "workflow_name")
 """What the templates of the writer email may name."""
 
 JOINED = ("MR_STORE", "MR_BROKER", "MR_RESULT_WRITER", "MR_RESULT_WRITER_FQ_CLASS")
+FILES = ("MR_FS_FACTORY_FQ_CLASS", "MR_FS_TAHOE_DIR_URI", "MR_FS_TAHOE_WEBAPI_URL_PREFIX")
 CLUSTER = ("MR_ETCD_HOST", "MR_ETCD_PORT", "MR_NSQD_HOSTS")
 CLUSTER_DETAILS = ("MR_ETCD_API", "MR_ETCD_IS_SSL")
 IGNORED = re.compile(r"MR_(MULTITHREADED|USE_FAKE_QUEUE|FAKE_QUEUE_\w+|CACHE_(TYPE|REDIS_\w+)|KV_CACHE)")
 """JobX's variables for parts that mr does not have."""
-LATER = re.compile(r"MR_(FS_FACTORY_FQ_CLASS|FS_TAHOE_\w+)")
-"""Variables of JobX for parts that mr does not have yet."""
 ELSEWHERE = ("MR_CACHE_DIR", "MR_NO_COLOR", "MR_VENV")
 """Read by scripts and the terminal, not by the settings."""
 
 _JOBX_WRITERS = {
     f"mr.result_writers.{kind}.{kind.capitalize()}ResultWriter": kind for kind in ("inline", "file", "email", "http")
 }
+_JOBX_TAHOE = "mr.fs.backend.tahoe.TahoeFilesystemFactory"
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -475,19 +475,35 @@ class Reading:
                 return {"writer": writer}
         return {}
 
+    def file_system(self) -> dict[str, FileSystemUrl]:
+        """The shared file system as JobX names it: by a factory, which for Tahoe is just an address."""
+        if "MR_FS_URL" in self.origins or (factory := self.value(FILES[0], _class)) is None:
+            return {}
+        self.origins["MR_FS_URL"] = f"{self.origins[FILES[0]]} ({FILES[0]})"
+        if factory != _JOBX_TAHOE:
+            return {"shared": FileSystemUrl(f"class://{factory}")}
+        before = len(self.problems)
+        uri = self.value(FILES[1], _matching(r"URI:DIR2(-MDMF)?:\S+", "URI:DIR2:…"), secret=True)
+        webapi = self.value(FILES[2], _matching(r"https?://[^/?#\s]+/?", "http://host:port"))
+        missing = [name for name in FILES[1:] if name not in self.origins]
+        self.problems += [f"{name}: expected a value beside {FILES[0]}, got: nothing" for name in missing]
+        if len(self.problems) > before:
+            return {}
+        return {"shared": FileSystemUrl(f"tahoe+{webapi.rstrip('/')}/{uri}")}
+
     def notices(self) -> list[str]:
         """Variables that are set and do nothing, in one line for each reason, and unknown ones."""
         found = list(self.ignored)
         mine = sorted(name for name in {*self.environ, *self.flags} if name.startswith("MR_"))
-        known = {variable.name for variable in VARIABLES} | {*JOINED, *CLUSTER, *CLUSTER_DETAILS, *ELSEWHERE}
+        known = {variable.name for variable in VARIABLES} | {*JOINED, *FILES, *CLUSTER, *CLUSTER_DETAILS, *ELSEWHERE}
         if ignored := [name for name in mine if IGNORED.fullmatch(name)]:
             found.append(f"{', '.join(ignored)}: of JobX, without meaning here; ignored")
-        if later := [name for name in mine if LATER.fullmatch(name)]:
-            found.append(f"{', '.join(later)}: not used by this version; ignored")
         if idle := [name for name in CLUSTER_DETAILS if self.environ.get(name) and name not in self.origins]:
             found.append(f"{', '.join(idle)}: no effect without MR_ETCD_HOST, or beside MR_STORE")
+        if idle := [name for name in FILES if self.environ.get(name) and name not in self.origins]:
+            found.append(f"{', '.join(idle)}: no effect beside MR_FS_URL, or without {FILES[0]}={_JOBX_TAHOE}")
         for name in mine:
-            if name not in known and not IGNORED.fullmatch(name) and not LATER.fullmatch(name):
+            if name not in known and not IGNORED.fullmatch(name):
                 near = difflib.get_close_matches(name, sorted(known), n=1)
                 found.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
         return found

@@ -12,6 +12,7 @@ MrError
 │   ├── RequestFailed      the request ended as failed; carries the report of the handler
 │   └── ResultTimeout
 ├── ValueRefused           a value cannot be stored: not JSON, or over a limit
+├── PathRefused            a path leads out of the directory of its workflow
 ├── StateError             the store holds something else than expected
 │   └── InvalidTransition  VersionConflict  AlreadyExists  NotFound  WatchLost
 └── BackendError           a server, file or program does not do its part
@@ -171,6 +172,12 @@ class ValueRefused(MrError):
     """A value cannot be kept; the text names the place inside the value and the reason."""
 
     code = "not_serialisable"
+
+
+class PathRefused(MrError, ValueError):
+    """A path on the shared file system leads out of its workflow's directory, or means what must stay."""
+
+    code = "path_refused"
 
 
 class StateError(MrError):

@@ -356,7 +356,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             notice_mail=MailSettings(**{"sender": NOTICE_SENDER} | fields["notice_mail"]),
             webhooks=WebhookSettings(**fields["webhooks"]),
             cleaning=CleaningSettings(**fields["cleaning"]),
-            files=FileSettings(**fields["files"]),
+            files=FileSettings(**reading.file_system() | fields["files"]),
             log=LogSettings(**fields["log"]),
             development=development,
             origins=reading.origins,
@@ -429,6 +429,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if writer not in self.results.used:
                 beside = [name for name in self.origins if name.startswith(f"MR_RESULT_{writer.upper()}_WRITER_")]
                 found.extend(f"{name}: no effect without MR_RESULT_WRITER={writer}" for name in sorted(beside))
+        if self.files.blobs is not None:
+            found.append("MR_BLOB_URL: not used by this version; ignored")
         return found
 
     def shown(self) -> list[Shown]:

@@ -14,6 +14,7 @@ from mr.addresses import Endpoint, HttpUrl
 from mr.clock import SystemClock
 from mr.errors import ConfigError
 from mr.ports.broker import Consumer, Publisher
+from mr.ports.file_system import FileSystem
 from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
@@ -330,6 +331,29 @@ class Parts:
     def cleaner(self) -> Cleaner:
         """Removing finished requests."""
         return Cleaner(self.store, self.clock)
+
+    def file_system(self, w: str) -> FileSystem:
+        """What the handlers of a workflow share. Raises: ConfigError if there is none, or no driver for it."""
+        url = self.settings.files.shared
+        if url is None:
+            raise ConfigError(["MR_FS_URL: expected a URL such as file:///srv/shared, got: nothing"])
+        from mr.adapters.file_systems.opening import open_file_system
+
+        return open_file_system(url, w)
+
+    def check_file_system(self) -> None:
+        """See whether what is configured has a driver. Raises: ConfigError."""
+        if self.settings.files.shared is not None:
+            from mr.adapters.file_systems.opening import check
+
+            check(self.settings.files.shared)
+
+    def reach_file_system(self) -> None:
+        """See whether what is configured answers; nothing is made there. Raises: ConfigError, OSError."""
+        if self.settings.files.shared is not None:
+            from mr.adapters.file_systems.opening import open_file_system
+
+            open_file_system(self.settings.files.shared, "any").reach()
 
     def close(self) -> None:
         """Let go of everything that was opened. Twice is harmless."""

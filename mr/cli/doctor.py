@@ -61,8 +61,9 @@ def _examine(settings: Settings, as_json: bool) -> list[Condition]:
     parts = Parts(settings)
     try:
         conditions = checkup(
-            settings, lambda: parts.languages, lambda: parts.store, lambda: parts.publisher, lambda: parts.fleet
-        )
+            settings, lambda: parts.languages, parts.reach_file_system,
+            lambda: parts.store, lambda: parts.publisher, lambda: parts.fleet,
+        )  # fmt: skip
         for condition in (*of_settings(settings.notices), *conditions):
             found.append(condition)
             if not as_json:

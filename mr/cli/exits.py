@@ -36,6 +36,7 @@ CODES: Mapping[type[MrError], int] = {
     errors.InvalidArguments: USAGE,
     errors.InvalidDocument: USAGE,
     errors.ValueRefused: USAGE,
+    errors.PathRefused: USAGE,
     errors.DefinitionInUse: REFUSED,
     errors.RequestEnded: REFUSED,
     errors.ResultTimeout: GAVE_UP,

@@ -103,6 +103,12 @@ job_path_argument: Callable[[F], F] = click.argument(
 )
 workflow_name_argument: Callable[[F], F] = click.argument("name", shell_complete=offered(_workflows))
 
+
+def place_argument(name: str) -> Callable[[F], F]:
+    """A path on the shared file system of a workflow."""
+    return click.argument(name, metavar="WORKFLOW[:PATH]", shell_complete=offered(_workflows))
+
+
 request_argument: Callable[[F], F] = click.argument("name", metavar="REQUEST", shell_complete=offered(_requests))
 """An id, its first digits (4 or more), or `WORKFLOW/ID`; `Tracing.find` understands all three."""
 requests_argument: Callable[[F], F] = click.argument(

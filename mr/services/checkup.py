@@ -34,6 +34,7 @@ def wrong_settings(error: ConfigError) -> list[Condition]:
 def checkup(
     settings: Settings,
     languages: Callable[[], Mapping[str, Language]],
+    reach_files: Callable[[], None],
     store: Callable[[], Store],
     publisher: Callable[[], Publisher],
     fleet: Callable[[], Fleet],
@@ -46,6 +47,8 @@ def checkup(
         yield from (
             broken("languages", problem, "mend the file; see: docs/languages.rst") for problem in error.problems
         )
+    if settings.files.shared is not None:
+        yield from of_files(str(settings.files.shared), reach_files)
     works, is_well = True, True
     for subject, part in (("store", store), ("broker", publisher)):
         try:
@@ -65,6 +68,18 @@ def checkup(
     except MrError as error:
         if is_well:  # else that is why
             yield _from("fleet", error)
+
+
+def of_files(url: str, reach: Callable[[], None]) -> Iterator[Condition]:
+    """Whether the shared file system answers."""
+    subject = "shared file system"
+    try:
+        reach()
+        yield fine(subject, f"{url} answers")
+    except ConfigError as error:
+        yield from (broken(subject, problem, "see: mr config show") for problem in error.problems)
+    except OSError as error:
+        yield broken(subject, f"{url}: {error}", "mend MR_FS_URL, or start its server")
 
 
 def of_fleet(picture: Picture, workflows: Sequence[str] | None) -> Iterator[Condition]:

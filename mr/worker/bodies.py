@@ -140,7 +140,7 @@ class Bodies:
         if problem:
             raise Refused("scope_factory", problem)
         given = _given(document)
-        scope = build(self._current, name, self._hooks, self._builtins, given)
+        scope = build(self._current, name, workflow, self._hooks, self._builtins, given)
         if handler.form == "module":
             call = self._module(handler, name, scope)
         else:

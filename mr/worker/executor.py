@@ -47,6 +47,7 @@ from typing import Any
 import msgspec
 
 from mr import codec
+from mr.addresses import FileSystemUrl
 from mr.codec import Items
 from mr.errors import CorruptEntry
 from mr.model.handler import Handler
@@ -60,6 +61,7 @@ from mr.worker.inputs import Inputs
 from mr.worker.invoke import Runner
 from mr.worker.log import Hooks
 from mr.worker.memory import Memory
+from mr.worker.mount import driver_threads
 from mr.worker.output import Capture
 from mr.worker.scope import Current
 from mr.worker.wear import Left
@@ -248,7 +250,7 @@ class _Surroundings:
         close(lowest)
         if lowest >= self._descriptors_max:
             return "descriptors"
-        return "threads" if thread_count() > _OWN_THREADS else ""
+        return "threads" if thread_count() > _OWN_THREADS and thread_count() > _OWN_THREADS + driver_threads() else ""
 
 
 class Executor:
@@ -260,7 +262,7 @@ class Executor:
         self._capture = Capture(start.output, start.output_bytes)
         children = Children()
         self._surroundings = _Surroundings(self._capture, start.directory, children)
-        current = Current(self._capture, lambda *told: self._runner.tell(*told))
+        current = self._current = Current(self._capture, lambda *told: self._runner.tell(*told))
         memory = Memory(start.memory_bytes)
         foreigners = Foreigners(start.languages, children, start.directory, memory)
         self._bodies = Bodies(current, start.hooks, self._surroundings.builtins, foreigners)
@@ -275,6 +277,9 @@ class Executor:
             if frame is None:
                 return
             header, body = frame
+            if isinstance(header, frames.Mount):
+                self._current.file_system = FileSystemUrl(header.url)
+                continue
             if isinstance(header, frames.Define):
                 handler = codec.decode(body, Handler)
                 self._bodies.define(header.name, header.version, handler)

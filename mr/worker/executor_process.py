@@ -27,14 +27,15 @@ from typing import Literal, Protocol
 
 import msgspec
 
-import mr
 from mr import codec
+from mr.addresses import FileSystemUrl
 from mr.codec import Items
 from mr.errors import CorruptEntry, MrError
 from mr.model.handler import Handler
 from mr.model.language import Language
 from mr.services.isolation import Cgroup, Leaf
 from mr.worker import frames, output
+from mr.worker.environment import of_executor
 from mr.worker.executor import EXIT_MEMORY, Start
 from mr.worker.family import kill_marked
 from mr.worker.frame_stream import FrameStream
@@ -49,8 +50,6 @@ TRIM_EVERY_S = 0.1
 LAST_FRAMES_S = 1.0
 """How long to wait for the end of the socket after the process has ended; a forked child may hold it open."""
 
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH")
-_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON")
 _WRITE_HIGH_BYTES = 1024 * 1024
 
 
@@ -130,6 +129,7 @@ class ExecutorProcess:
         output_bytes: int = 1024 * 1024,
         languages: Mapping[str, Language] | None = None,
         hooks: Hooks = Hooks(),  # noqa: B008 - frozen
+        file_system: FileSystemUrl | None = None,
         cgroup: Cgroup | None = None,
     ) -> None:
         self._on_exit = on_exit
@@ -138,6 +138,7 @@ class ExecutorProcess:
         self._output_bytes = output_bytes
         self._hooks = hooks
         self._languages = dict(languages or {})
+        self._file_system = file_system
         self._cgroup = cgroup
         self._leaf: Leaf | None = None
         self.wear: Wear
@@ -200,6 +201,8 @@ class ExecutorProcess:
         except TimeoutError as error:
             await self.kill()
             raise ExecutorGone(f"an executor was not ready after {START_TIMEOUT_S:.0f} s") from error
+        if self._file_system is not None:
+            self._write(frames.pack(frames.Mount(url=self._file_system.text)))
         self.wear = Wear(loop.time(), self.resident_bytes(), self._memory_bytes or sys.maxsize)
 
     def _spawn(self, channel: int, cell: int, directory: str) -> subprocess.Popen[bytes]:
@@ -221,7 +224,7 @@ class ExecutorProcess:
             stderr=self._output,
             pass_fds=(channel, cell, self._output),
             cwd=directory,
-            env=self._environment() | {"TMPDIR": directory},
+            env=of_executor(self._environ, directory),
             start_new_session=True,
         )
 
@@ -237,16 +240,6 @@ class ExecutorProcess:
                 leaf.remove()
             else:
                 self._leaf = leaf
-
-    def _environment(self) -> dict[str, str]:
-        kept = {
-            name: value
-            for name, value in self._environ.items()
-            if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
-        }
-        path = [str(Path(mr.__file__).resolve().parent.parent), *kept.get("PYTHONPATH", "").split(os.pathsep)]
-        kept["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
-        return kept
 
     @property
     def pid(self) -> int:

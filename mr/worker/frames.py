@@ -6,9 +6,9 @@
 
 The supervisor passes documents along without looking into them, so a frame costs it the header and one copy.
 
-Supervisor to executor: Define (body: the Handler as JSON), Scope (body: names), RunMap (body: one dataset of arguments
-for each child), RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for each run Results,
-Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last.
+Supervisor to executor: Mount at most once, Define (body: the Handler as JSON), Scope (body: names), RunMap (body: one
+dataset of arguments for each child), RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for
+each run Results, Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last.
 
 The hard part is what cannot be a frame, because a handler runs meanwhile: which child runs since when, and "stop
 before the next child". Both stand in the cell, 32 bytes of shared memory that each side reads at any time.
@@ -66,6 +66,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dataset: int = 1024 * 1024 * 1024
     output: int = 1024 * 1024
     grouping: int = 32 * 1024 * 1024
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True, tag="mount", tag_field="t"):
+    """Where the shared file system is. A frame is seen by nobody else, as a command line or an environment would be."""
+
+    url: str
 
 
 class Define(msgspec.Struct, frozen=True, kw_only=True, tag="define", tag_field="t"):
@@ -236,7 +242,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     left: Left = ""
 
 
-Order = Define | Scope | RunMap | RunReduce | Input | End
+Order = Mount | Define | Scope | RunMap | RunReduce | Input | End
 Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Notice | Finished
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from mr.addresses import FileSystemUrl
 from mr.model.language import Language
 from mr.services.isolation import Cgroup
 from mr.settings import HandlerSettings, Settings
@@ -74,12 +75,14 @@ class Pool:
         stock: Stock,
         hooks: Hooks,
         *,
+        file_system: FileSystemUrl | None,
         spawn: Spawn,
         on_exit: Callable[[Slot, Run, Exit], None],
         on_free: Callable[[], None],
     ) -> None:
         self.slots = [Slot(number, stock) for number in range(size)]
         self._handlers, self._environ, self._languages, self._hooks = handlers, environ, languages, hooks
+        self._file_system = file_system
         self._spawn, self._on_exit, self._on_free = spawn, on_exit, on_free
         self._cgroup = Cgroup.own()
         self._suspects: dict[str, Suspect] = {}
@@ -186,6 +189,7 @@ class Pool:
             output_bytes=int(self._handlers.output_max_bytes),
             languages=self._languages,
             hooks=self._hooks,
+            file_system=self._file_system,
             cgroup=self._cgroup,
         )
         await executor.start()

@@ -22,6 +22,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     Raises: ConfigError; StoreUnavailable if the store is away at the start.
     """
     parts = Parts(settings)
+    parts.check_file_system()
     gc.freeze()
     gc.set_threshold(GARBAGE_EVERY)
 

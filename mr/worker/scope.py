@@ -15,11 +15,13 @@ from typing import Any
 
 import msgspec
 
+from mr.addresses import FileSystemUrl
 from mr.codec import dumps, encode
 from mr.errors import ValueRefused
 from mr.model.ids import child as child_path
 from mr.rules import limits
 from mr.worker.log import Hooks, Missing, Tell, loggers
+from mr.worker.mount import SharedFiles
 from mr.worker.output import Capture
 
 SEP = "/"
@@ -150,7 +152,7 @@ class Session:
 class Current:
     """What runs now. For a map `path` is that of the parent and `child` a number, else `path` is its own.
 
-    `tell` passes on what a handler wants somebody to be told.
+    `tell` passes on what a handler wants somebody to be told; `file_system` is where the shared one is.
     """
 
     def __init__(self, capture: Capture, tell: Tell) -> None:
@@ -161,6 +163,7 @@ class Current:
         self.step = ""
         self.child: int | None = None
         self.context: Context | None = None
+        self.file_system: FileSystemUrl | None = None
 
     @property
     def invocation(self) -> str:
@@ -286,12 +289,13 @@ def _feed(stream: Any, data: bytes) -> None:
 def build(
     current: Current,
     name: str,
+    workflow: str,
     hooks: Hooks,
     builtins: dict[str, Any],
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The globals of a handler before it runs; names of the site's scope factory come last and may replace ours."""
-    session = current.session
+    session, url = current.session, current.file_system
     label = f"handler({name})"
     scope: dict[str, Any] = {
         "__builtins__": builtins,
@@ -301,7 +305,7 @@ def build(
         "S_GET": session.__getitem__,
         "S_SET": session.set,
         "S_LIST": session.list,
-        "FS": Missing("no filesystem configured: set MR_FS_URL"),
+        "FS": Missing("no filesystem configured: set MR_FS_URL") if url is None else SharedFiles(url, workflow),
         "SEP": SEP,
         "JOIN": lambda *parts: SEP.join(parts),
         "PRINT": lambda message: print(message, file=sys.stdout),

@@ -96,6 +96,7 @@ class Supervisor:
         self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
         self._pool = Pool(
             settings.worker.executors, settings.handlers, environ, parts.languages, self._stock, hooks_of(settings),
+            file_system=settings.files.shared,
             spawn=self._task, on_exit=self._executor_ended, on_free=self._feed,
         )  # fmt: skip
         self._feeding = Feeding(parts.registry, parts.datasets, settings.handlers, self._stock, self._readers)

@@ -163,12 +163,13 @@ class Bench:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         cast: str | None = None,
         memory_mb: int | None = None,
+        workflow: str = "flow",
     ) -> Recorder:
         """Begin to run one child for each list of pairs in `arguments`."""
         recorder = Recorder()
         frame = frames.RunMap(
             id=SAME_ID,
-            workflow="flow",
+            workflow=workflow,
             request="f" * 40,
             parent="0.5",
             first=first,

@@ -22,10 +22,11 @@ from mr.ports.broker import Backlog, Publisher
 from mr.ports.store import Store
 from mr.rules import condition
 from mr.services import machine
-from mr.services.checkup import checkup, of_fleet, of_settings
+from mr.services.checkup import checkup, of_files, of_fleet, of_settings
 from mr.services.fleet import Fleet, Picture, Queue, Running, unserved
 from mr.services.isolation import Isolation
 from mr.settings import Machine, Settings
+from mr.wiring import Parts
 
 OK, WARN, FAIL = Health.OK, Health.WARN, Health.FAIL
 GIB = 1 << 30
@@ -230,6 +231,26 @@ def test_notices_about_settings_are_warnings() -> None:
     assert [one.health for one in of_settings([])] == [OK]
 
 
+def nothing() -> None:
+    """A look that finds nothing wrong."""
+
+
+def test_a_shared_file_system_answers_or_says_why_not(tmp_path: Path) -> None:
+    def of(url: str) -> Condition:
+        parts = Parts(Settings.from_env({"MR_STORE": f"sqlite:///{tmp_path}/mr.db", "MR_FS_URL": url}))
+        (one,) = of_files(str(parts.settings.files.shared), parts.reach_file_system)
+        return one
+
+    assert (of(f"file://{tmp_path}/not/yet").health, list(tmp_path.iterdir())) == (OK, [])
+    (tmp_path / "file").touch()
+    assert "Not a directory" in of(f"file://{tmp_path}/file/below").found
+    assert "fsspec knows" in of("gopher://x").found
+    away = of("tahoe+http://127.0.0.1:9/URI:DIR2:secret:secret")
+    assert (away.health, away.subject) == (FAIL, "shared file system")
+    assert "does not answer" in away.found
+    assert "secret" not in away.found
+
+
 class Nothing:
     """A part that is there and has nothing to say."""
 
@@ -252,7 +273,7 @@ def test_a_part_that_cannot_be_is_a_condition_and_what_needs_it_is_left_out() ->
     def never() -> Fleet:
         raise AssertionError("not asked for")
 
-    found = {one.subject: one for one in checkup(settings, dict, refused, away, never)}
+    found = {one.subject: one for one in checkup(settings, dict, nothing, refused, away, never)}
     assert found["store"].found == "it lies on a network file system"
     assert found["broker"].health is FAIL
     assert found["open files"]
@@ -261,6 +282,6 @@ def test_a_part_that_cannot_be_is_a_condition_and_what_needs_it_is_left_out() ->
     def mistaken() -> dict[str, Language]:
         raise ConfigError(["MR_PROCESSORS: no TOML"])
 
-    found = {one.subject: one for one in checkup(settings, mistaken, lambda: part, lambda: part, lambda: part)}
+    found = {one.subject: one for one in checkup(settings, mistaken, nothing, lambda: part, lambda: part, lambda: part)}
     assert found["fleet"].found == "away"
     assert (found["languages"].health, found["languages"].found) == (FAIL, "MR_PROCESSORS: no TOML")

@@ -378,7 +378,14 @@ def test_a_wrong_value_is_one_line_with_variable_expectation_and_value(name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("MR_ETCD_HOST", "a:x"), ("MR_ETCD_PORT", "0"), ("MR_NSQD_HOSTS", ","), ("MR_ETCD_API", "4")]
+    ("name", "text"),
+    [
+        ("MR_ETCD_HOST", "a:x"),
+        ("MR_ETCD_PORT", "0"),
+        ("MR_NSQD_HOSTS", ","),
+        ("MR_ETCD_API", "4"),
+        ("MR_FS_FACTORY_FQ_CLASS", "nodots"),
+    ],
 )
 def test_wrong_values_of_jobx_are_named_too(name: str, text: str) -> None:
     (line,) = problems_of({"MR_ETCD_HOST": "e"} | {name: text})
@@ -447,10 +454,50 @@ def test_names_of_jobx_without_meaning_are_accepted_and_named_once() -> None:
     )
 
 
-def test_names_of_parts_to_come_are_accepted_and_named_once() -> None:
-    assert read({"MR_FS_TAHOE_DIR_URI": "URI:secret", "MR_FS_FACTORY_FQ_CLASS": "a.B"}).notices == (
-        "MR_FS_FACTORY_FQ_CLASS, MR_FS_TAHOE_DIR_URI: not used by this version; ignored",
-    )
+def test_details_of_tahoe_beside_another_factory_are_said_to_do_nothing() -> None:
+    (line,) = read({"MR_FS_TAHOE_DIR_URI": "URI:secret", "MR_FS_FACTORY_FQ_CLASS": "a.B"}).notices
+    assert line.startswith("MR_FS_TAHOE_DIR_URI: no effect")
+
+
+TAHOE = {
+    "MR_FS_FACTORY_FQ_CLASS": "mr.fs.backend.tahoe.TahoeFilesystemFactory",
+    "MR_FS_TAHOE_DIR_URI": "URI:DIR2:secret:secret",
+    "MR_FS_TAHOE_WEBAPI_URL_PREFIX": "http://host:3456/",
+}
+
+
+def test_JX_101_tahoe_is_configured_as_in_jobx() -> None:
+    settings = read(TAHOE)
+    assert settings.files.shared is not None
+    assert settings.files.shared.text == "tahoe+http://host:3456/URI:DIR2:secret:secret"
+    assert settings.notices == ()
+    (row,) = [row for row in settings.shown() if row.name == "MR_FS_URL"]
+    assert (row.value, row.origin) == ("tahoe+http://***", "environment (MR_FS_FACTORY_FQ_CLASS)")
+
+
+def test_JX_101_another_factory_is_named_by_its_class() -> None:
+    settings = read({"MR_FS_FACTORY_FQ_CLASS": "site.files.Factory"})
+    assert str(settings.files.shared) == "class://site.files.Factory"
+
+
+@pytest.mark.parametrize("name", ["MR_FS_TAHOE_DIR_URI", "MR_FS_TAHOE_WEBAPI_URL_PREFIX"])
+def test_JX_101_what_tahoe_needs_is_named_when_it_is_missing_or_wrong(name: str) -> None:
+    (line,) = problems_of({key: text for key, text in TAHOE.items() if key != name})
+    assert line == f"{name}: expected a value beside MR_FS_FACTORY_FQ_CLASS, got: nothing"
+    (line,) = problems_of(TAHOE | {name: "secret"})
+    assert line.startswith(f"{name}: expected ")
+    assert ("(hidden)" in line) == (name == "MR_FS_TAHOE_DIR_URI")
+
+
+def test_a_url_wins_over_jobx_names_of_file_systems() -> None:
+    settings = read(TAHOE | {"MR_FS_URL": "file:///srv"})
+    assert str(settings.files.shared) == "file:///srv"
+    (notice,) = settings.notices
+    assert notice.startswith("MR_FS_FACTORY_FQ_CLASS, MR_FS_TAHOE_DIR_URI, MR_FS_TAHOE_WEBAPI_URL_PREFIX: no effect")
+
+
+def test_a_blob_store_is_said_to_do_nothing_yet() -> None:
+    assert read({"MR_BLOB_URL": "file:///srv"}).notices == ("MR_BLOB_URL: not used by this version; ignored",)
 
 
 def test_details_of_etcd_without_its_host_are_said_to_do_nothing() -> None:

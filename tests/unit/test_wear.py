@@ -100,7 +100,7 @@ async def pool_of_one() -> AsyncIterator[Pool]:
 
     handlers = HandlerSettings(memory_mb=1024)
     pool = Pool(
-        1, handlers, os.environ, {}, Stock({}), Hooks(),
+        1, handlers, os.environ, {}, Stock({}), Hooks(), file_system=None,
         spawn=spawn, on_exit=lambda *_: None, on_free=lambda: None,
     )  # fmt: skip
     await pool.start()
