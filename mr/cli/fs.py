@@ -15,7 +15,18 @@ import click
 from mr.cli.command import Noun
 from mr.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE, Refused
 from mr.cli.names import place_argument
-from mr.cli.output import ask, did, document, is_watched, json_option, next_step, plain_option, table, yes_option
+from mr.cli.output import (
+    ask,
+    did,
+    document,
+    is_watched,
+    json_option,
+    next_step,
+    plain_option,
+    say_over,
+    table,
+    yes_option,
+)
 from mr.cli.session import opened
 from mr.clock import stamp
 from mr.rules import paths
@@ -214,14 +225,14 @@ def _telling() -> Iterator[Callable[[str, int, int], None]]:
         now = time.monotonic()
         if is_watched() and max(done, total) >= BIG_BYTES and now - last >= TELL_EVERY_S:
             part = f" of {total / 2**20:,.0f} MB, {done / total:4.0%}" if total else " MB"
-            click.echo(f"\r\x1b[K  {path}: {done / 2**20:,.0f}{part}", nl=False, err=True)
+            say_over(f"  {path}: {done / 2**20:,.0f}{part}")
             last, shown = now, True
 
     try:
         yield told
     finally:
         if shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            say_over()
 
 
 def _conclude(done: list[Transfer], as_json: bool, goal: str) -> None:

@@ -120,6 +120,11 @@ def say(text: str = "") -> None:
     echo(text, err=True)
 
 
+def say_over(text: str = "") -> None:
+    """A line on stderr in the place of the one that stands there, which stays open; without text it is cleared."""
+    click.echo(f"\r\x1b[K{painted(text)}", nl=False, err=True)
+
+
 def did(text: str) -> None:
     """Say that something was done."""
     say(f"{style('✔', fg='green')} {text}")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import click
-
 from mr.cli.jobx.script import script
-from mr.cli.output import say
+from mr.cli.output import echo, say
 from mr.errors import ConfigError
 
 
@@ -26,7 +24,7 @@ def mr_http_notification_listen() -> None:
     if not port.isdecimal() or int(port) > 65535:
         raise ConfigError([f"HTTP_LISTEN_PORT: expected a port, got: {port!r}"])
     try:
-        server = listening(host, int(port), click.echo)
+        server = listening(host, int(port), echo)
     except OSError as error:
         raise ConfigError(
             [f"HTTP_LISTEN_PORT: expected a free port at {host}, got: {port} ({error.strerror})"]

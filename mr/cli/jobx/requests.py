@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mr.cli.jobx.script import entity, script, simulation
-from mr.cli.output import lines
+from mr.cli.output import echo, lines
 from mr.cli.session import opened
 
 
@@ -29,7 +29,7 @@ def mr_kv_request_cleanup(workflow_name: str, request_id: str, simulate: bool) -
             return
         simulation()
         for key in parts.cleaner.would_remove(w, r):
-            click.echo(key)
+            echo(key)
 
 
 @script("workflow_name", "invocation_id", example="test_workflow c1ef1a0d645e9a01fae9de1b7eca412fb14372c3.0.17")
@@ -83,4 +83,4 @@ def mr_draw_invocation_graph(workflow_name: str, request_id: str) -> None:
     with opened() as parts:
         w, r = parts.tracing.find(f"{workflow_name}/{request_id}")
         found = dot(parts.pictures.graph(w, r, everything=True))
-    click.echo(write(f"request-{r}.dot", found.encode()))
+    echo(write(f"request-{r}.dot", found.encode()))

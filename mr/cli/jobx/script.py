@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from mr.cli.command import Command
-from mr.cli.output import document
+from mr.cli.output import document, echo
 
 COMMANDS: dict[str, click.Command] = {}
 """Every script by its name, as far as its module has been imported."""
@@ -47,12 +47,12 @@ def listing(found: Mapping[str, msgspec.Struct], *, without: str = "") -> None:
     """Print entities: `name:`, then a pretty-printed dict."""
     for name, one in found.items():
         built = msgspec.to_builtins(one)
-        click.echo(f"{name}:")
-        click.echo(pprint.pformat({key: value for key, value in built.items() if key != without}))
-        click.echo()
+        echo(f"{name}:")
+        echo(pprint.pformat({key: value for key, value in built.items() if key != without}))
+        echo()
 
 
 def simulation() -> None:
     """Say that nothing is changed, as JobX's scripts began then."""
-    click.echo("SIMULATION ONLY")
-    click.echo()
+    echo("SIMULATION ONLY")
+    echo()

@@ -8,7 +8,7 @@ import click
 
 from mr.cli.exits import FAILED
 from mr.cli.jobx.script import entity, script, simulation
-from mr.cli.output import say
+from mr.cli.output import echo, say
 from mr.cli.session import opened
 from mr.errors import InvalidStep
 from mr.model.handler import HandlerType
@@ -65,10 +65,10 @@ def mr_kv_step_list(workflow_name: str) -> None:
     ]
     for first, title in enumerate(columns):
         order = [first, *(column for column in range(len(columns)) if column != first)]
-        click.echo(f"By {title.lower()}:")
-        click.echo()
+        echo(f"By {title.lower()}:")
+        echo()
         table([columns[column] for column in order], sorted([row[column] for column in order] for row in rows))
-        click.echo()
+        echo()
 
 
 @script("workflow_name", "step_name", example="test_workflow count")
@@ -93,7 +93,7 @@ def mr_kv_step_set_handler(
     with opened() as parts:
         parts.registry.get_step(workflow_name, step_name)
         if map_handler_name is None and combine_handler_name is None and reduce_handler_name is None:
-            click.echo("No handler updates requested.")
+            echo("No handler updates requested.")
             return None
         try:
             made = parts.registry.update_step(
@@ -132,7 +132,7 @@ def mr_kv_step_update_handlers(
         matched = parts.registry.replace_in_steps(workflow_name, handler_type, if_name, to_name, simulate=simulate_only)
         steps = parts.registry.list_steps(workflow_name)
     for name in matched:
-        click.echo(f"Step match: [{name}] [{steps[name].description}]")
+        echo(f"Step match: [{name}] [{steps[name].description}]")
     return None
 
 
