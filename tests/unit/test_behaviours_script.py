@@ -8,13 +8,10 @@ import pytest
 
 from tests.unit.scripts import script
 
-COMING = {*range(97, 102)}
-"""Behaviours of parts that this version does not have yet."""
-
 
 def test_every_behaviour_of_jobx_has_a_test_of_its_number() -> None:
     found = script("behaviours").tests("JX")
-    assert [number for number, names in found.items() if not names and number not in COMING] == []
+    assert [number for number, names in found.items() if not names] == []
 
 
 def test_a_number_without_a_test_is_told(

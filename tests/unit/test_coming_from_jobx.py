@@ -67,5 +67,5 @@ def test_every_variable_of_jobx_is_known_and_explained(name: str) -> None:
     is_ignored = environment.IGNORED.fullmatch(name) is not None
     assert is_ignored == row[1].startswith("ignored")
     known = {variable.name for variable in environment.VARIABLES}
-    known |= {*environment.JOINED, *environment.CLUSTER, *environment.CLUSTER_DETAILS}
+    known |= {*environment.JOINED, *environment.CLUSTER, *environment.CLUSTER_DETAILS, *environment.FILES}
     assert is_ignored or name in known
