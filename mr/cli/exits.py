@@ -52,6 +52,7 @@ HINTS: Mapping[type[BaseException], str] = {
     errors.UnknownJob: "which there are: mr job list WORKFLOW",
     errors.UnknownStep: "which there are: mr step list WORKFLOW",
     errors.UnknownHandler: "which there are: mr handler list WORKFLOW",
+    errors.DefinitionInUse: "remove these first, or with it: --force",
     errors.AlreadyExists: "take another name, or remove that one first",
     errors.RequestEnded: "how it ended: mr why REQUEST",
     errors.BackendError: "what is wrong, and with which settings: mr doctor",

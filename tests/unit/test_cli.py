@@ -230,6 +230,7 @@ def test_a_store_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyP
         (["handler", "show", "w", "nothing"], "mr handler list"),
         (["step", "show", "w", "nothing"], "mr step list"),
         (["workflow", "create", "w", "again"], "another name"),
+        (["handler", "rm", "w", "split", "--yes"], "--force"),
         (["handler", "sync", "w", "/dev/null"], "the files of the handlers"),
         (["tree", "zz"], "mr request list"),
         (["run", "w/j", "a=\udcff"], "mr run --help"),
