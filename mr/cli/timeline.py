@@ -69,7 +69,7 @@ def _show(found: Timeline) -> None:
                 line.append(mark, style)
             line.rstrip()
             console.print(line)
-    console.print(Text(" " * label + _axis(found.seconds, width), style="dim"))
+    console.print(Text(" " * label + axis(found.seconds, width), style="dim"))
     console.print(_legend(found, steps))
     for worker, rows in found.workers.items():
         echo(f"{worker}: {told(rows)}")
@@ -106,13 +106,14 @@ def _cells(bars: list[Bar], seconds: float, width: int, steps: list[str]) -> lis
     return cells
 
 
-def _axis(seconds: float, width: int) -> str:
+def axis(seconds: float, width: int) -> str:
     """Times below the chart: some round ones, as many as fit."""
-    line = [" "] * (width + 12)
+    line = [" "] * width
     for at in ticks(seconds, TICKS):
         text = duration(at) if at else "0"
         place = int(at / seconds * width) if seconds else 0
-        line[place : place + len(text) + 1] = ["╵", *text]
+        if place + len(text) < width:
+            line[place : place + len(text) + 1] = ["╵", *text]
     return "".join(line).rstrip()
 
 

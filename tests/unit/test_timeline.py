@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from mr.cli import exits
 from mr.cli.main import program
-from mr.cli.timeline import FAILED, ticks
+from mr.cli.timeline import FAILED, axis, ticks
 from mr.cli.timeline_svg import svg
 from mr.codec import encode
 from mr.model.invocation import WorkerRecord
@@ -145,3 +145,12 @@ def test_a_file_that_cannot_be_written_is_named(parts: Parts) -> None:
     result = CliRunner().invoke(program, ["timeline", submitted(parts), "--svg", "/nowhere/x.svg"])
     assert result.exit_code == exits.FAILED
     assert "/nowhere/x.svg cannot be written" in result.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0051, 1.0, 60.0, 36_000.0])
+@pytest.mark.parametrize("width", [40, 67, 160])
+def test_the_times_below_the_chart_end_where_the_chart_does(seconds: float, width: int) -> None:
+    line = axis(seconds, width)
+    assert line.startswith("╵0")
+    assert len(line) <= width
+    assert not seconds or line.count("╵") >= 3
