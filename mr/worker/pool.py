@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from mr.worker.stock import Stock
 _log = logging.getLogger(__name__)
 
 START_AGAIN_S = 1.0
+CLOSE_S = 5.0
 VOID_S = 0.1
 CLEAR_UP_S = 5.0
 """An executor gives up clearing up after two."""
@@ -87,6 +89,7 @@ class Pool:
         self._cgroup = Cgroup.own()
         self._suspects: dict[str, Suspect] = {}
         self._spare: ExecutorProcess | None = None
+        self._all: set[ExecutorProcess] = set()
         self._is_closing = False
 
     async def start(self) -> None:
@@ -167,19 +170,22 @@ class Pool:
             self._spawn(self._replace(slot))
 
     async def _retire(self, executor: ExecutorProcess) -> None:
-        await executor.kill()
+        with suppress(ExecutorGone):  # it has not begun yet
+            await executor.kill()
+            self._all.discard(executor)
 
     def refuse_more(self) -> None:
         """Replace no executor any more."""
         self._is_closing = True
 
     async def close(self) -> None:
-        """End all executors."""
+        """End all executors, also those that are being replaced, or have only just begun."""
         self._is_closing = True
-        executors = [slot.executor for slot in self.slots]
-        for executor in [*executors, self._spare]:
-            if executor is not None:
-                await executor.kill()
+        deadline = asyncio.get_running_loop().time() + CLOSE_S
+        while self._all and asyncio.get_running_loop().time() < deadline:
+            for executor in list(self._all):
+                await self._retire(executor)
+            await asyncio.sleep(0.01)
 
     async def _start_one(self) -> ExecutorProcess:
         executor = ExecutorProcess(
@@ -192,9 +198,12 @@ class Pool:
             file_system=self._file_system,
             cgroup=self._cgroup,
         )
-        await executor.start()
-        if self._is_closing:  # which began meanwhile, and did not see this one
-            await executor.kill()
+        self._all.add(executor)
+        try:
+            await executor.start()
+        except BaseException:
+            self._all.discard(executor)
+            raise
         return executor
 
     async def _keep_spare(self) -> None:
@@ -202,10 +211,11 @@ class Pool:
             try:
                 self._spare = await self._start_one()
             except (ExecutorGone, OSError) as error:
-                _log.error("a spare executor does not start: %s", error)
+                self._complain("a spare executor", error)
                 await asyncio.sleep(START_AGAIN_S)
 
     def _ended(self, executor: ExecutorProcess, exit_: Exit) -> None:
+        self._all.discard(executor)
         if executor is self._spare:
             self._spare = None
             self._spawn(self._keep_spare())
@@ -218,6 +228,10 @@ class Pool:
             self._on_exit(slot, slot.run, exit_)
         self._spawn(self._replace(slot))
 
+    def _complain(self, what: str, error: Exception) -> None:
+        if not self._is_closing:  # at the end even those are killed that have only just begun
+            _log.error("%s does not start: %s", what, error)
+
     async def _replace(self, slot: Slot) -> None:
         if self._spare is not None and self._spare.alive and not self._is_closing:
             slot.executor, self._spare = self._spare, None
@@ -226,6 +240,6 @@ class Pool:
             try:
                 slot.executor = await self._start_one()
             except (ExecutorGone, OSError) as error:
-                _log.error("an executor does not start: %s", error)
+                self._complain("an executor", error)
                 await asyncio.sleep(START_AGAIN_S)
         self._on_free()

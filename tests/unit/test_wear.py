@@ -209,3 +209,18 @@ async def test_a_suspect_is_free_after_a_while(monkeypatch: pytest.MonkeyPatch) 
         pool.slots[0].version, pool.slots[0].case = "dies", cast(Any, object())
         assert pool.may_run("dies")
         pool.slots[0].case = None
+
+
+@pytest.mark.kills
+async def test_the_end_of_the_pool_is_the_end_of_every_executor_that_it_ever_began() -> None:
+    async with pool_of_one() as pool:
+        [slot] = pool.slots
+        # One leaves, the spare takes its place, and another one is being started, all at the same time.
+        leaving = slot.executor
+        assert leaving is not None
+        pool.after(slot, a_run(0, "no folder"))
+        assert slot.executor is not leaving
+        begun = set(pool._all)
+        assert leaving in begun
+        await pool.close()
+        assert not [executor for executor in begun | pool._all if executor.alive]
