@@ -10,9 +10,11 @@ posted last. A listing that cannot be run here says so above it, in a comment of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -142,9 +144,17 @@ class Session:
         raise AssertionError(f"the shell ended with: {text}\n{''.join(printed)}")
 
     def close(self) -> None:
-        """End it with all that it started."""
-        self.type("jobs -p | xargs -r kill; wait")
-        self._shell.communicate("exit\n")
+        """End it with all that it started, which is one process group."""
+        group = self._shell.pid
+        deadline = time.monotonic() + PATIENCE_S
+        how: int = signal.SIGTERM
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.killpg(group, how)
+                self._shell.poll()
+                how = signal.SIGKILL if time.monotonic() > deadline else 0
+                time.sleep(0.02)
+        self._shell.communicate()
 
     def _serve(self, text: str) -> tuple[int, str]:
         """Start a server, and return when it is there; it goes on until the page ends."""
