@@ -1,4 +1,4 @@
-"""Some minutes of mixed jobs under kills; `python -m tests.soak --minutes 60` is the long one."""
+"""Three minutes of mixed jobs under kills; `python -m tests.soak --minutes 60` is the long one, with `several` too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MINUTES = 1.5
 SEED = 4
 
 
-@pytest.mark.parametrize("pair", ["embedded", "cluster", "several"])
+@pytest.mark.parametrize("pair", ["embedded", "cluster"])
 def test_every_request_ends_once_and_rightly_whatever_dies(pair: str) -> None:
     outcome = soak.run(pair, MINUTES, SEED)
     print(outcome)
