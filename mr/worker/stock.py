@@ -18,6 +18,8 @@ class Stock:
         self._free = dict(offered)
         self._is_limited = any(amount is not None for amount in offered.values())
         self._costs: dict[str, Mapping[str, float] | None] = {}
+        # What was said last of exhausted topics, and of which topics; None after something moved.
+        self._said: tuple[Mapping[str, str], Set[str]] | None = None
 
     def offers(self, required: str) -> bool:
         """Whether it could ever be run here."""
@@ -39,17 +41,24 @@ class Stock:
         if not self._is_limited:
             return NOTHING
         taken = requirement(required).take(self._free)
-        for name, share in (taken or {}).items():
-            self._free[name] = (self._free[name] or 0.0) - share
+        self._move(taken or NOTHING, -1)
         return taken
 
     def give_back(self, taken: Mapping[str, float]) -> None:
         """It does not run any more."""
+        self._move(taken, 1)
+
+    def _move(self, taken: Mapping[str, float], sign: int) -> None:
         for name, share in taken.items():
-            self._free[name] = (self._free[name] or 0.0) + share
+            # Amounts have three decimals; what floats lose beyond them would add up until nothing fits any more.
+            self._free[name] = round((self._free[name] or 0.0) + sign * share, 3)
+            self._said = None
 
     def exhausted(self, topics: Mapping[str, str]) -> Set[str]:
         """Those of the topics, given with what they require, of which nothing could run now."""
         if not self._is_limited:
             return frozenset()
-        return {topic for topic, required in topics.items() if requirement(required).take(self._free) is None}
+        if self._said is None or self._said[0] is not topics:
+            gone = frozenset(topic for topic, text in topics.items() if requirement(text).take(self._free) is None)
+            self._said = (topics, gone)
+        return self._said[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 from hypothesis import given
@@ -125,6 +125,19 @@ def test_amounts_are_taken_and_given_back_and_names_are_not() -> None:
     assert not stock.costs_nothing("gpu")
     assert stock.offers("gpu >= 2")
     assert not stock.offers("gpu >= 3")
+
+
+def test_amounts_with_decimals_come_back_whole() -> None:
+    for order in permutations(range(3)):
+        stock = Stock(offer(["gpu=1"]))
+        taken = [stock.take(share) for share in ("gpu >= 0.1", "gpu >= 0.2", "gpu >= 0.3")]
+        assert stock.exhausted(topics := {"whole": "gpu"}) == {"whole"}
+        for number in order:
+            one = taken[number]
+            assert one
+            stock.give_back(one)
+        assert stock.exhausted(topics) == set(), order
+        assert stock.take("gpu") == {"gpu": 1.0}
 
 
 NAMES = ("a", "b", "c")
