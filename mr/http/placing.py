@@ -2,9 +2,13 @@
 
 A post is never held up for it: the fleet is read at most once a second, and only for posts that are not answered
 at once anyway. What is said is a hint; a worker may join a moment later.
+
+The hard part is that ten thousand clients who wait for one job ask in the same moment: one of them reads, for all.
 """
 
 from __future__ import annotations
+
+from gevent.event import AsyncResult
 
 from mr.clock import Clock
 from mr.errors import MrError
@@ -22,17 +26,27 @@ class Placing:
     def __init__(self, fleet: Fleet, clock: Clock, threads: NativeThreads) -> None:
         self._fleet, self._clock, self._threads = fleet, clock, threads
         self._known: dict[tuple[str, str], tuple[float, Placement]] = {}
+        self._read: dict[tuple[str, str], AsyncResult] = {}
 
     def place(self, workflow: str, job: str) -> Placement:
         """What of the job nobody could run; empty where that cannot be found out. Belongs to greenlets."""
-        now = self._clock.monotonic()
-        at, placement = self._known.get((workflow, job), (float("-inf"), Placement()))
-        if now - at > FRESH_S:
-            try:
-                placement = self._threads.call(self._fleet.place, workflow, job)
-            except MrError:
-                return Placement()
+        name = (workflow, job)
+        at, placement = self._known.get(name, (float("-inf"), Placement()))
+        if self._clock.monotonic() - at <= FRESH_S:
+            return placement
+        if name in self._read:
+            found: Placement = self._read[name].get()
+            return found
+        reading = self._read[name] = AsyncResult()
+        placement = Placement()
+        try:
+            placement = self._threads.call(self._fleet.place, workflow, job)
             if len(self._known) >= KEPT_MAX:
                 self._known.clear()
-            self._known[workflow, job] = (now, placement)
+            self._known[name] = (self._clock.monotonic(), placement)
+        except MrError:
+            pass
+        finally:
+            del self._read[name]
+            reading.set(placement)
         return placement
