@@ -7,8 +7,9 @@ some of the oldest requests are looked at, so a time is a lower bound, and missi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import cache
 
 import msgspec
 
@@ -181,11 +182,16 @@ class Fleet:
         """Topics of all workflows, and what lies in topics of mr that belong to none."""
         known = self._needed(names)
         others = []
+
+        @cache
+        def words(w: str) -> dict[str, str]:
+            return {requirement(text).word: text for text in self._registry.requirements(w)}
+
         for topic in self._publisher.topics():
             if topic in known or not topic.startswith("mr."):
                 continue
             # Requests that were accepted with earlier definitions may still need what the current ones do not.
-            found = self._read(topic, names)
+            found = _read(topic, names, words)
             if found is None:
                 others.append(topic)
             else:
@@ -193,18 +199,6 @@ class Fleet:
         backlog = self._publisher.backlog([*known, *others])
         queues = [_queue(topic, *place, workers, backlog[topic]) for topic, place in known.items()]
         return queues, {topic: backlog[topic] for topic in others if backlog[topic].total}
-
-    def _read(self, topic: str, names: Iterable[str]) -> tuple[str, Direction, str] | None:
-        """Workflow, direction and capability of a topic, if it is of one of these workflows."""
-        directions: tuple[Direction, Direction] = ("map", "reduce")
-        for w in sorted(names, key=len, reverse=True):
-            for direction in directions:
-                start = f"mr.{w}.{direction}."
-                if topic.startswith(start):
-                    required = {requirement(text).word: text for text in self._registry.requirements(w)}
-                    word = topic[len(start) :]
-                    return w, direction, required.get(word, word)
-        return None
 
     # -- how long ---------------------------------------------------------------------------------------------------
 
@@ -331,3 +325,20 @@ def _queue(
         workers=len(serving),
         slots=sum(record.slots for record in serving),
     )
+
+
+def _read(
+    topic: str, names: Iterable[str], words: Callable[[str], Mapping[str, str]]
+) -> tuple[str, Direction, str] | None:
+    """Workflow, direction and capability of a topic, if it is of one of these workflows.
+
+    `words` says what words in topics of a workflow stand for; it may read the store.
+    """
+    directions: tuple[Direction, Direction] = ("map", "reduce")
+    for w in sorted(names, key=len, reverse=True):
+        for direction in directions:
+            start = f"mr.{w}.{direction}."
+            if topic.startswith(start):
+                word = topic[len(start) :]
+                return w, direction, words(w).get(word, word)
+    return None
