@@ -16,7 +16,6 @@ from mr.cli.output import echo, next_step, say
 from mr.cli.results import tell
 from mr.cli.session import opened
 from mr.errors import InvalidArguments, InvalidDocument
-from mr.model.capability import requirement
 from mr.rules import keys
 
 if TYPE_CHECKING:
@@ -114,4 +113,4 @@ def warn(parts: Parts, workflow: str, job: str) -> None:
         return
     for one in parts.fleet.place(workflow, job).unplaced:
         steps = f"step{'s' if len(one.steps) > 1 else ''} {', '.join(one.steps)}"
-        say(f"mr: {one}; {steps} will wait for: mr worker --capabilities {requirement(one.required).example}")
+        say(f"mr: {one}; {steps} will wait for: {one.help}")

@@ -12,7 +12,6 @@ from mr.cli.command import Command
 from mr.cli.exits import complain
 from mr.cli.output import age, document, echo, json_option, next_step, table
 from mr.cli.session import opened
-from mr.model.capability import requirement
 from mr.services.fleet import Picture, Queue, Unserved, seconds_since
 
 WRITER_ADVICE = "start one: MR_RESULT_WRITER=file mr worker (or with the writer that they should leave by)"
@@ -145,8 +144,7 @@ def _loudly(one: Unserved) -> None:
     waited = f" (for {age(one.oldest_wait_s)})" if one.oldest_wait_s is not None else ""
     waits = f"{one.messages:,} message{'s' if one.messages != 1 else ''} of workflow {one.workflow} wait{waited}"
     what = waits if one.messages else f"handlers of workflow {one.workflow} ask"
-    nearest = f"; nearest: {one.host} ({', '.join(one.offers)}), lacks {', '.join(one.lacks)}" if one.nearest else ""
     complain(
-        f"{what} for capability {one.capability}; nobody offers {one.capability}{nearest}",
-        f"start one: mr worker --capabilities {requirement(one.capability).example}",
+        f"{what} for capability {one.capability}; nobody offers {one.capability}{one.near}",
+        f"start one: {one.help}",
     )

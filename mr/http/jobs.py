@@ -21,7 +21,6 @@ from mr.http.front_end import FrontEnd
 from mr.http.grouped import Call
 from mr.http.replies import Waiter
 from mr.model import ids, names
-from mr.model.capability import requirement
 from mr.model.request import Reply, Request, RequestState
 from mr.services.acceptance import Accepted, Posting
 from mr.services.placement import Placement
@@ -105,7 +104,7 @@ class Posted:
             reply_to=front_end.id if self._blocking else None,
         )
         if self._strict and (unplaced := self._place().initial) is not None:
-            raise NobodyOffers(str(unplaced), hint=f"mr worker --capabilities {requirement(unplaced.required).example}")
+            raise NobodyOffers(str(unplaced), hint=unplaced.help)
         if not self._blocking:
             self._accepted(front_end.accepting.begin(posting))
             self._place()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mr
 from mr.errors import ConfigError, MrError
-from mr.model.capability import requirement
 from mr.model.condition import Condition, Health, broken, doubtful, fine
 from mr.model.language import Language
 from mr.ports.broker import Publisher
@@ -102,9 +101,7 @@ def of_fleet(picture: Picture, workflows: Sequence[str] | None) -> Iterator[Cond
         )
     for one in picture.unserved:
         subject = f"queue {one.workflow}/{one.capability}"
-        advice = f"mr worker --capabilities {requirement(one.capability).example}"
-        if one.nearest:
-            advice += f"; nearest: {one.host} ({', '.join(one.offers)}), lacks {', '.join(one.lacks)}"
+        advice = one.help + one.near
         if one.messages:
             yield broken(subject, f"{one.messages:,} messages wait, and nobody offers {one.capability}", advice)
         else:

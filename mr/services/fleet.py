@@ -28,7 +28,7 @@ from mr.rules import keys, routing
 from mr.rules.fan_in import Due, Facts
 from mr.rules.routing import Direction
 from mr.services.briefing import survey
-from mr.services.placement import Placement, nobody, place, serves, writes
+from mr.services.placement import Missing, Placement, nobody, place, serves, writes
 from mr.services.registry import Registry
 from mr.services.sweeper import due_of, receipt_of, topic_of
 
@@ -83,21 +83,15 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
 
 
-class Unserved(msgspec.Struct, frozen=True, kw_only=True):
+class Unserved(Missing, frozen=True, kw_only=True):
     """Handlers of a workflow require a capability that no worker which serves it offers.
 
-    `messages` lie there and stay. `nearest` is the worker that could most easily offer it, `offers` what it has,
-    `lacks` what it has not; all are empty where no worker runs.
+    `messages` lie there and stay.
     """
 
     workflow: str
-    capability: str
     messages: int = 0
     oldest_wait_s: float | None = None
-    nearest: str = ""
-    host: str = ""
-    offers: list[str] = []
-    lacks: list[str] = []
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,19 +284,14 @@ def unserved(queues: Iterable[Queue], workers: Mapping[str, WorkerRecord]) -> li
         if queue.workers:
             continue
         place = (queue.workflow, queue.capability)
-        before = found.get(place) or _unserved(*place, workers)
+        before = found.get(place) or Unserved(
+            workflow=queue.workflow, **msgspec.structs.asdict(nobody(*place, workers))
+        )
         waits = [wait for wait in (before.oldest_wait_s, queue.oldest_wait_s) if wait is not None]
         found[place] = msgspec.structs.replace(
             before, messages=before.messages + queue.total, oldest_wait_s=max(waits, default=None)
         )
     return sorted(found.values(), key=lambda one: (-one.messages, one.workflow, one.capability))
-
-
-def _unserved(workflow: str, capability: str, workers: Mapping[str, WorkerRecord]) -> Unserved:
-    one = nobody(workflow, capability, workers)
-    return Unserved(
-        workflow=workflow, capability=capability, nearest=one.nearest, host=one.host, offers=one.offers, lacks=one.lacks
-    )
 
 
 def seconds_since(stamp: str, now: datetime) -> float:

@@ -15,23 +15,41 @@ from mr.model.definitions import DefinitionSet
 from mr.model.invocation import WorkerRecord
 
 
-class Unplaced(msgspec.Struct, frozen=True, kw_only=True):
-    """Nobody offers what `required` says. `nearest` is the worker that lacks least; empty where no worker runs.
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody offers a capability.
 
-    `steps` are those that need it, the initial one first where it is among them.
+    `nearest` is the worker that lacks least: `offers` is what it has, `lacks` what it has not. All are empty where no
+    worker runs.
     """
 
-    required: str
-    steps: list[str] = []
+    capability: str
     nearest: str = ""
     host: str = ""
     offers: list[str] = []
     lacks: list[str] = []
 
+    @property
+    def help(self) -> str:
+        """The command that would change it."""
+        return f"mr worker --capabilities {requirement(self.capability).example}"
+
+    @property
+    def near(self) -> str:
+        """Who comes nearest, and what it has; empty where no worker runs."""
+        if not self.nearest:
+            return ""
+        return f"; nearest: {self.host} ({', '.join(self.offers)}), lacks {', '.join(self.lacks)}"
+
     def __str__(self) -> str:
         if not self.nearest:
-            return f"nobody offers {self.required}; no worker runs"
-        return f"nobody offers {self.required}; nearest: {self.host}, lacks {', '.join(self.lacks)}"
+            return f"nobody offers {self.capability}; no worker runs"
+        return f"nobody offers {self.capability}; nearest: {self.host}, lacks {', '.join(self.lacks)}"
+
+
+class Unplaced(Missing, frozen=True, kw_only=True):
+    """What steps of a workflow need and nobody offers; the initial step comes first where it is among them."""
+
+    steps: list[str] = []
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -63,7 +81,7 @@ def _works_for(record: WorkerRecord, workflow: str) -> bool:
     return record.serves_all or not record.workflows or workflow in record.workflows
 
 
-def nobody(workflow: str, required: str, workers: Mapping[str, WorkerRecord]) -> Unplaced:
+def nobody(workflow: str, required: str, workers: Mapping[str, WorkerRecord]) -> Missing:
     """What is missing where no worker serves it; the nearest lacks least, or offers something spelled alike."""
     wanted = requirement(required)
 
@@ -74,11 +92,11 @@ def nobody(workflow: str, required: str, workers: Mapping[str, WorkerRecord]) ->
         return len(lacks), -round(max(alike, default=0.0), 1), -record.slots
 
     if not workers:
-        return Unplaced(required=wanted.text)
+        return Missing(capability=wanted.text)
     nearest = min(sorted(workers), key=distance)
     record = workers[nearest]
     lacks = wanted.lacking(offered(record)) or [f"workflow {workflow}"]
-    return Unplaced(required=wanted.text, nearest=nearest, host=record.host, offers=record.capabilities, lacks=lacks)
+    return Missing(capability=wanted.text, nearest=nearest, host=record.host, offers=record.capabilities, lacks=lacks)
 
 
 def place(workflow: str, job: str, definitions: DefinitionSet, workers: Mapping[str, WorkerRecord]) -> Placement:
@@ -92,7 +110,7 @@ def place(workflow: str, job: str, definitions: DefinitionSet, workers: Mapping[
             if name not in steps:
                 steps.append(name)
     found = {
-        required: msgspec.structs.replace(nobody(workflow, required, workers), steps=steps)
+        required: Unplaced(**msgspec.structs.asdict(nobody(workflow, required, workers)), steps=steps)
         for required, steps in needs.items()
         if not any(serves(record, workflow, required) for record in workers.values())
     }

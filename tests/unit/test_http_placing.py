@@ -15,7 +15,7 @@ from mr.http.placing import FRESH_S, Placing
 from mr.http.threads import NativeThreads
 from mr.services.placement import Placement, Unplaced
 
-NOBODY = Placement(Unplaced(required="gpu"), [Unplaced(required="gpu")])
+NOBODY = Placement(Unplaced(capability="gpu"), [Unplaced(capability="gpu")])
 
 
 class Clock(SystemClock):
