@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import stat
+import uuid
 from collections.abc import Callable
 
 import pytest
 
+from mr.adapters.file_systems.opening import open_file_system
+from mr.addresses import FileSystemUrl
 from mr.errors import PathRefused
 from mr.ports.file_system import FileSystem
 
@@ -276,3 +279,16 @@ class FileSystemContract:
         fs.rm("a/x")
         assert not again.exists("a/x")
         assert names(again, "a") == []
+
+
+class RemoteContract(FileSystemContract):
+    """The same on a server that all tests share, at `url`."""
+
+    @pytest.fixture
+    def opens(self, url: FileSystemUrl) -> Opens:
+        mine = uuid.uuid4().hex  # a directory for all tests, and a few workflows for each
+        return lambda workflow: open_file_system(url, f"{mine}.{workflow}")
+
+    @pytest.fixture
+    def fs(self, opens: Opens) -> FileSystem:
+        return opens("ours")

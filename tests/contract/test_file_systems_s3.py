@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from mr.adapters.file_systems.opening import open_file_system
 from mr.addresses import FileSystemUrl
-from mr.ports.file_system import FileSystem
-from tests.contract.file_system_contract import FileSystemContract, Opens
+from tests.contract.file_system_contract import RemoteContract
 from tests.servers_files import S3Server
 from tests.unit.executors import RETURN, bench
 
@@ -29,16 +27,7 @@ def url(server: S3Server) -> FileSystemUrl:
     return FileSystemUrl(server.url())
 
 
-class TestS3(FileSystemContract):
-    @pytest.fixture
-    def opens(self, url: FileSystemUrl) -> Opens:
-        mine = uuid.uuid4().hex  # a directory for all tests, and a few workflows for each
-        return lambda workflow: open_file_system(url, f"{mine}.{workflow}")
-
-    @pytest.fixture
-    def fs(self, opens: Opens) -> FileSystem:
-        return opens("ours")
-
+class TestS3(RemoteContract):
     async def test_handlers_reach_it_and_its_driver_does_not_wear_their_executor_out(self, url: FileSystemUrl) -> None:
         async with bench(file_system=url, memory_bytes=768 * 2**20) as one:
             for _ in range(2):

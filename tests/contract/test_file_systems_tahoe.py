@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-import uuid
 from collections.abc import Iterator
 
 import fsspec
@@ -15,7 +14,7 @@ from mr.addresses import FileSystemUrl
 from mr.ports.file_system import FileSystem
 from mr.settings import Settings
 from mr.wiring import Parts
-from tests.contract.file_system_contract import FileSystemContract, Opens, names, read, write
+from tests.contract.file_system_contract import Opens, RemoteContract, names, read, write
 from tests.servers_files import TahoeGrid
 from tests.unit.executors import RETURN, bench
 
@@ -32,16 +31,7 @@ def url(grid: TahoeGrid) -> FileSystemUrl:
     return FileSystemUrl(grid.url())
 
 
-class TestTahoe(FileSystemContract):
-    @pytest.fixture
-    def opens(self, url: FileSystemUrl) -> Opens:
-        mine = uuid.uuid4().hex  # a directory for all tests, and a few workflows for each
-        return lambda workflow: open_file_system(url, f"{mine}.{workflow}")
-
-    @pytest.fixture
-    def fs(self, opens: Opens) -> FileSystem:
-        return opens("ours")
-
+class TestTahoe(RemoteContract):
     def test_JX_101_the_uri_of_a_file_is_its_read_capability(self, fs: FileSystem) -> None:
         write(fs, "a", "x" * 100)
         assert fs.get_stat("a").uri.startswith("URI:CHK:")

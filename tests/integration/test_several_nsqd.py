@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from mr.services.acceptance import Posting
 from mr.services.sweeper import AGAIN_S, DUE_S, GONE_S, Sweeper
 from mr.settings import Settings
 from mr.wiring import Parts
+from tests.clocks import StillClock
 from tests.integration.test_nsq import Inbox, until
 from tests.servers_nsq import NsqdServer, NsqlookupdServer
 from tests.unit import front_ends
@@ -156,19 +156,6 @@ async def test_the_death_of_nsqlookupd_changes_nothing(inboxes: list[Inbox]) -> 
 # Sweeping
 
 
-class Hands:
-    """A clock whose hands the test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-
 class Swept:
     """Requests that wait for a worker on two nsqd, and a sweeper. Each has a receipt that names its nsqd."""
 
@@ -179,7 +166,7 @@ class Swept:
             Settings.from_env({"MR_STORE": f"sqlite:///{folder}/mr.db", "MR_BROKER": f"nsq://{tcp}?http={http}"})
         )
         front_ends.define(self.parts)
-        self.clock = Hands()
+        self.clock = StillClock()
         parts = self.parts
         self._sweeper = Sweeper(parts.store, parts.publisher, parts.registry.definitions, self.clock, parts.message_key)
         for _ in range(10):

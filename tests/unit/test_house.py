@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,9 @@ from mr.services.sweeper import Sweeper
 from mr.settings import Settings
 from mr.wiring import Parts
 from mr.worker.house import MAINTAIN_S, SWEEP_IDLE_S, House
+from tests.clocks import StillClock
 
 DEADLINE_S = 20.0
-
-
-class StillClock:
-    """Time that only the test lets pass."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture

@@ -9,22 +9,13 @@ from typing import Any, cast
 import gevent
 import pytest
 
-from mr.clock import SystemClock
 from mr.errors import MrError, StoreUnavailable
 from mr.http.placing import FRESH_S, Placing
 from mr.http.threads import NativeThreads
 from mr.services.placement import Placement, Unplaced
+from tests.clocks import StillClock
 
 NOBODY = Placement(Unplaced(capability="gpu"), [Unplaced(capability="gpu")])
-
-
-class Clock(SystemClock):
-    """Stands still until it is moved."""
-
-    seconds = 100.0
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 class Counted:
@@ -46,7 +37,7 @@ class Counted:
 @pytest.fixture
 def site() -> Any:
     threads = NativeThreads(4)
-    fleet, clock = Counted(), Clock()
+    fleet, clock = Counted(), StillClock()
     yield SimpleNamespace(fleet=fleet, clock=clock, placing=Placing(cast(Any, fleet), clock, threads))
     threads.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mr import codec
@@ -17,26 +16,14 @@ from mr.rules import keys
 from mr.services.acceptance import Posting
 from mr.services.sweeper import GONE_S, SWEEP_MAX_S, Sweeper
 from mr.wiring import Parts
+from tests.clocks import StillClock
 from tests.unit import front_ends
-
-
-class Hands:
-    """A clock whose hands the test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 class HalfDead(Publisher):
     """Two instances, of which `dead` does not answer. Asking costs `patience_s`."""
 
-    def __init__(self, clock: Hands, patience_s: float = 0.0) -> None:
+    def __init__(self, clock: StillClock, patience_s: float = 0.0) -> None:
         self._clock, self._patience_s = clock, patience_s
         self.published: list[Publication] = []
         self.asked = 0
@@ -66,7 +53,7 @@ class HalfDead(Publisher):
 def test_what_was_lost_with_a_broker_is_found_although_other_work_of_the_request_waits_elsewhere(
     tmp_path: Path,
 ) -> None:
-    parts, clock = front_ends.parts(tmp_path), Hands()
+    parts, clock = front_ends.parts(tmp_path), StillClock()
     broker = HalfDead(clock)
     sweeper = Sweeper(parts.store, broker, parts.registry.definitions, clock, parts.message_key)
     r = _accepted(parts, 1)[0]
@@ -85,7 +72,7 @@ def test_what_was_lost_with_a_broker_is_found_although_other_work_of_the_request
 
 
 def test_a_broker_that_hangs_costs_a_sweep_its_patience_twice_at_most(tmp_path: Path) -> None:
-    parts, clock = front_ends.parts(tmp_path), Hands()
+    parts, clock = front_ends.parts(tmp_path), StillClock()
     broker = HalfDead(clock, patience_s=2 * SWEEP_MAX_S)
     sweeper = Sweeper(parts.store, broker, parts.registry.definitions, clock, parts.message_key)
     for r in _accepted(parts, 50):
