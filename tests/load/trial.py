@@ -13,6 +13,7 @@ import msgspec
 from mr.rules import keys
 from tests.acceptance.service import Service, eventually
 from tests.load.clients import Crowd
+from tests.unit.front_ends import enlist
 
 PAIRS = ("embedded", "cluster")
 MEMORY_MAX_MB = 400.0
@@ -74,6 +75,8 @@ def run(pair: str, clients: int) -> Outcome:
     """Let so many clients wait on a deployment of its own."""
     with Service(pair) as service, service.web() as front_end:
         service.define(WORKFLOW, {"square": (_MAPPER, _REDUCER)}, job=JOB)
+        # Else clients are told within a second that nobody could begin their job, and do not wait at all.
+        enlist(service.parts.store)
         others = _Others(service)
         crowd = Crowd(service.port, WORKFLOW, JOB, clients)
         try:
