@@ -13,6 +13,7 @@ from mr.model.invocation import Manifest
 from mr.model.message import Level
 from mr.model.outcome import Data
 from mr.rules import fan_out, limits
+from mr.services.work import ReduceWork
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -70,6 +71,9 @@ class Branch:
         # All children were here, and the reduce goes on from that: counting is nobody's business any more.
         self.is_reducing = False
         self.backlog: deque[tuple[int, int, Items | None]] = deque()
+        # The executor that ran the mapper runs its children too, and has the first right to their reduce.
+        self.is_entered = False
+        self.reduce: ReduceWork | None = None
 
     def level(self) -> Level:
         return Level(self.count, self.size or 1, self.step, self.sessions, self.execution)
@@ -105,6 +109,12 @@ class Branch:
         for run in self.loose:
             self._spread(run)
         self.loose = []
+
+    def left(self) -> ReduceWork | None:
+        """No executor is in here any more; the reduce that was kept for it."""
+        self.is_entered = False
+        reduce, self.reduce = self.reduce, None
+        return reduce
 
     def _spread(self, run: Run) -> None:
         at, end = run.first, run.first + len(run.items)

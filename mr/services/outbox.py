@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mr.model.message import Message
 from mr.services.unit import Call, Fact, Receipted, Unit
@@ -34,6 +34,10 @@ class Outbox:
     def fact(self, fact: Fact) -> None:
         """A result, a part, an attempt."""
         self._facts.append(fact)
+
+    def facts(self, facts: Iterable[Fact]) -> None:
+        """Several of them."""
+        self._facts += facts
 
     def due(self, fact: Fact, then: Callable[[], None] | None = None) -> None:
         """A reduce is due; `then` follows if this execution was the first to record it."""

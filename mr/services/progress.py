@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator
 from functools import partial
 
 import msgspec
 
 from mr.codec import Items
 from mr.model import ids
-from mr.model.dataset import Chunks, Payload
+from mr.model.dataset import Chunks
 from mr.model.definitions import DefinitionSet, HandlerRef
 from mr.model.invocation import ErrorReport
 from mr.model.message import Level
@@ -37,6 +36,7 @@ from mr.services.branch import Branch, Run, Slice, level_of
 from mr.services.calling import Calling
 from mr.services.outbox import Outbox
 from mr.services.records import Records, payload
+from mr.services.sizing import Sizing
 from mr.services.unit import End, Fact, Receipted, Unit, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 
@@ -74,6 +74,7 @@ class Visit:
         self._level = partial(level_of, self._branches, levels)
         self._calling = Calling(workflow, request_id, epoch, definitions_hash, definitions, worker.seal, self._level)
         self._records = Records(workflow, request_id, execution, worker.name, worker.stamp)
+        self._sizing = Sizing(worker, definitions)
         self._end: End | None = None
         self._is_urgent = False
         self._in_flight: Unit | None = None
@@ -149,14 +150,11 @@ class Visit:
         """The next piece of work for a free executor: a reduce, or up to `limit` children of one mapper."""
         if self.verdict is not None or self._end is not None:
             return None
-        self._number += 1
         if self._reduces:
-            reduce = self._reduces.popleft()
-            reduce.number = self._number
-            self._running[self._number] = reduce
-            return reduce
-        if not self._stack:
-            return None
+            return self._started(self._reduces.popleft())
+        return self._next_of_newest(limit) if self._stack else None
+
+    def _next_of_newest(self, limit: int) -> MapWork:
         # The newest branch first: what is deep is finished, and forgotten, before what is wide.
         branch = self._stack[-1]
         first, to, items = branch.backlog.popleft()
@@ -165,6 +163,7 @@ class Visit:
             branch.backlog.appendleft((stop, to, items and items.cut(stop - first, to - first)))
         elif not branch.backlog:
             self._stack.pop()
+        self._number += 1
         work = MapWork(
             number=self._number, p=branch.p, step=branch.step, first=first, to=stop,
             items=items and items.cut(0, stop - first),
@@ -172,6 +171,28 @@ class Visit:
         )  # fmt: skip
         self._running[work.number] = work
         return work
+
+    def _started(self, reduce: ReduceWork) -> ReduceWork:
+        self._number += 1
+        reduce.number = self._number
+        self._running[self._number] = reduce
+        return reduce
+
+    def descend(self, work: MapWork, outcome: Mapped) -> MapWork | None:
+        """A child has mapped, and its executor goes on with its children; None if they are not its to run."""
+        self.record(work, outcome)
+        branch = self._branches.get(ids.child(work.p, outcome.child))
+        if self.verdict is not None or self._end is not None or branch is None or self._stack[-1:] != [branch]:
+            return None
+        branch.is_entered = True
+        return self._next_of_newest(outcome.count)
+
+    def ascend(self, work: MapWork) -> ReduceWork | None:
+        """The executor has run all that `descend` gave it, and goes on with their reduce; None if that is not due."""
+        branch = self._branches[work.p]
+        reduce, branch.reduce = branch.reduce, None
+        self.finished(work)
+        return self._started(reduce) if reduce is not None and self.verdict is None and self._end is None else None
 
     def record(self, work: Work, outcome: Outcome) -> None:
         """Take in what an executor reports of work that is running."""
@@ -210,7 +231,11 @@ class Visit:
         The rest, except child `without`, goes to others, or with `keep` back into the backlog.
         """
         self._running.pop(work.number, None)
-        if isinstance(work, ReduceWork) or upto is None or upto >= work.to or self.verdict is not None:
+        if isinstance(work, ReduceWork):
+            return
+        if reduce := self._branches[work.p].left():
+            self._reduces.append(reduce)
+        if upto is None or upto >= work.to or self.verdict is not None:
             return
         ranges = [(upto, work.to)] if without is None else [(upto, without), (without + 1, work.to)]
         for first, to in ranges:
@@ -310,9 +335,11 @@ class Visit:
         step = self._step_of(branch.p)
         if self._offers(self.definitions.reducer(step).capability):
             level, session = branch.level(), branch.session
-            self._reduces.append(
-                ReduceWork(number=0, p=branch.p, step=step, level=level, datasets=datasets, session=session)
-            )
+            reduce = ReduceWork(number=0, p=branch.p, step=step, level=level, datasets=datasets, session=session)
+            if branch.is_entered:
+                branch.reduce = reduce
+            else:
+                self._reduces.append(reduce)
         else:
             self._reduce_elsewhere(branch.p)
 
@@ -331,12 +358,10 @@ class Visit:
 
     def _mapped(self, branch: Branch, outcome: Mapped) -> None:
         p = ids.child(branch.p, outcome.child)
-        problem = refusal(self.workflow, self.definitions.steps, outcome.step, outcome.count, ids.depth(p))
-        if problem is not None:
-            kind, name, text = problem
-            report = ErrorReport(class_=kind, type=name, message=text, output=outcome.output)
-            handler = self.definitions.steps[branch.step].mapper
-            self._failed(p, handler, Failed(child=outcome.child, report=report), retry_with=None)
+        report = refusal(self.workflow, self.definitions.steps, outcome.step, outcome.count, ids.depth(p))
+        if report is not None:
+            failed = Failed(child=outcome.child, report=msgspec.structs.replace(report, output=outcome.output))
+            self._failed(p, self.definitions.steps[branch.step].mapper, failed, retry_with=None)
             return
         below = Branch(p, outcome.count, outcome.step, self.execution, made_here=True)
         below.session, below.sessions = outcome.session, len(outcome.session)
@@ -462,12 +487,7 @@ class Visit:
 
     def _give_back(self, branch: Branch, first: int, to: int, items: Items | None) -> None:
         self._leave(branch, first, to)
-        assert branch.size is not None
-        handler = self.definitions.mapper(branch.step)
-        seconds_each = self.worker.seconds_each(handler.version)
-        for start, stop in fan_out.messages(
-            first, to, size=branch.size, seconds_each=seconds_each, forced=self.worker.batch_size
-        ):
+        for start, stop in self._sizing.messages(branch, first, to):
             args = items.cut(start - first, stop - first) if items is not None else None
             self._outbox.message(self._calling.map(branch.p, start, stop, args))
 
@@ -488,15 +508,7 @@ class Visit:
             self._settle_slice(self._branches[p], part)
 
     def _fix(self, branch: Branch) -> None:
-        if branch.have == branch.count:
-            size = min(max(branch.count, 1), fan_out.SLICE_MAX)
-        else:
-            version = self.definitions.mapper(branch.step).version
-            size = fan_out.slice_size(
-                branch.count, self.worker.slots(),
-                seconds_each=self.worker.seconds_each(version), forced=self.worker.batch_size,
-            )  # fmt: skip
-        branch.fix(size)
+        branch.fix(self._sizing.slice(branch))
         for number, part in branch.slices.items():
             if part.have:
                 self._touched[branch.p, number] = part
@@ -525,21 +537,14 @@ class Visit:
                 self._count_slices(branch)
             else:
                 # Too much for one record, but all here: nobody has to count the parts.
-                self._write_parts(branch, part, runs)
+                self._outbox.facts(self._records.parts_of(branch.p, part.number, runs))
                 self._outbox.fact(self._records.parts(branch.p, part.number))
                 self._count_slices(branch)
         elif part.singly:
             del self._touched[branch.p, part.number]
             runs, part.runs = part.runs, []
-            self._write_parts(branch, part, runs)
+            self._outbox.facts(self._records.parts_of(branch.p, part.number, runs))
             self._count_parts(branch, part)
-
-    def _write_parts(self, branch: Branch, part: Slice, runs: list[Run]) -> None:
-        for run in runs:
-            for child, document in enumerate(run.items, run.first):
-                result = Payload(inline=msgspec.Raw(document))
-                us, output = run.us[child - run.first], run.outputs.get(child, "")
-                self._outbox.fact(self._records.part(branch.p, part.number, child, result, us, output))
 
     def _count_parts(self, branch: Branch, part: Slice) -> None:
         def counted(parts: int) -> None:
@@ -592,7 +597,3 @@ class Visit:
             facts=[], counts=[], calls=[], end=self._end, request=self._request,
         )  # fmt: skip
         return self._outbox.take(unit, self._calling.call)
-
-    def running(self) -> Iterator[Work]:
-        """The work that executors have in hand."""
-        return iter(self._running.values())

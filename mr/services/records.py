@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -92,6 +92,13 @@ class Records:
             output=fitting(output),
         )
         return Fact(keys.part(self._w, self._r, p, number, child), codec.encode(record))
+
+    def parts_of(self, p: str, number: int, runs: list[Run]) -> Iterator[Fact]:
+        """The results of these children of one slice, a part each."""
+        for run in runs:
+            for child, document in enumerate(run.items, run.first):
+                result = Payload(inline=msgspec.Raw(document))
+                yield self.part(p, number, child, result, run.us[child - run.first], run.outputs.get(child, ""))
 
     def due(self, p: str) -> Fact:
         """The reduce of `p` is due."""

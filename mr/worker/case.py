@@ -17,12 +17,16 @@ HOLDS_MAX = 1000
 
 
 class Case:
-    """A delivery and its visit. `delivery` is None once the message was finished early."""
+    """A delivery and its visit. `delivery` is None once the message was finished early.
+
+    `is_careful`: an executor has ended in something that it had gone on with by itself, so all is ordered one by one.
+    """
 
     def __init__(self, delivery: Delivery, message: Message, visit: Visit, now: float) -> None:
         self.delivery: Delivery | None = delivery
         self.message, self.visit = message, visit
         self.since = now
+        self.is_careful = False
         self.slots: set[Slot] = set()
 
 
@@ -30,9 +34,10 @@ class Slot:
     """A place for one executor, and what runs on it.
 
     `verdict` says why this side ends the executor, if it does: `timeout`, `full` (its request keeps too much), `storm`
-    (too many processes), `void` (its visit is over), `unfed` or `gone` (its input cannot be read), `drained`. `stage`
-    is the child and stage seen last, `stage_since_s` how long the child had run by then. `version` is that of the
-    mapper that runs here, None for a reduce. `taken` is what that takes of the worker's stock.
+    (too many processes), `untold` (it went on by itself, and does not say so), `void` (its visit is over), `unfed` or
+    `gone` (its input cannot be read), `drained`. `stage` is the child and stage seen last, `stage_since_s` how long the
+    child had run by then. `version` is that of the mapper that runs here, None for a reduce. `taken` is what that takes
+    of the worker's stock.
     """
 
     def __init__(self, number: int, stock: Stock) -> None:

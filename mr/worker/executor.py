@@ -36,6 +36,7 @@ from _signal import (  # type: ignore[import-not-found]  # no stub: it is privat
 from _signal import signal as set_signal
 from _thread import _count as thread_count
 from array import array
+from collections.abc import Callable
 from contextlib import suppress
 from os import chdir, close, dup, makedirs, umask
 from resource import RLIMIT_NOFILE, getrlimit
@@ -96,13 +97,15 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outbox:
-    """Sends frames; results of quick children are collected until they are 64 KiB or 5 ms old.
+    """Sends frames; what is held and the results of quick children wait until they are 64 KiB or 5 ms old.
 
     A thread looks every 20 ms, so that results do not wait behind a child that takes an hour.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, cell: Cell) -> None:
         self._send_all = channel.sendall
+        self._integers = cell.integers
+        self._held: list[bytes] = []
         self._lock = _thread.allocate_lock()
         self._running = _thread.allocate_lock()
         self._running.acquire()
@@ -124,7 +127,9 @@ class Outbox:
     def end(self, header: frames.Finished) -> None:
         """Send what is left, and that the run is over."""
         self._running.acquire()
-        self.send(header)
+        with self._lock:
+            self._hold(header)
+            self._flush()
 
     def result(
         self, child: int, dataset: bytes, us: int, output: str = "", session: dict[str, msgspec.Raw] | None = None
@@ -134,7 +139,8 @@ class Outbox:
             documents = self._documents
             if not documents:
                 self._first = child
-                self._oldest = monotonic()
+                if not self._held:
+                    self._oldest = monotonic()
             if output:
                 self._outputs[child] = output
                 self._size += len(output)
@@ -155,17 +161,45 @@ class Outbox:
     def send(self, header: frames.Report, body: bytes = b"") -> None:
         """Send a frame, after all results so far."""
         with self._lock:
-            if self._documents:
-                self._flush()
-            self._send_all(frames.pack(header, body))
+            self._hold(header, body)
+            self._flush()
 
-    def _flush(self) -> None:
+    def hold(self, header: frames.Report, body: bytes = b"", *, is_descent: bool = False) -> None:
+        """Send a frame after all results so far, with what comes next or soon."""
+        with self._lock:
+            if not (self._held or self._documents):
+                self._oldest = monotonic()
+            self._hold(header, body)
+            if is_descent:
+                self._integers[Cell.UNTOLD] = 1
+            if self._size >= RESULTS_BYTES:
+                self._flush()
+
+    def flush(self) -> None:
+        """Send all of it now."""
+        with self._lock:
+            self._flush()
+
+    def _hold(self, header: frames.Report, body: bytes = b"") -> None:
+        self._gather()
+        self._held.append(frames.pack(header, body))
+        self._size += len(body)
+
+    def _gather(self) -> None:
+        """Results so far become a frame."""
+        if not self._documents:
+            return
         header = frames.Results(id=self._run, first=self._first, outputs=self._outputs, sessions=self._sessions)
         body = frames.pack_results(self._us, Items.of(self._documents))
         self._documents, self._us = [], array("I")
         self._outputs, self._sessions = {}, {}
-        self._size = 0
-        self._send_all(frames.pack(header, body))
+        self._held.append(frames.pack(header, body))
+
+    def _flush(self) -> None:
+        self._gather()
+        held, self._held, self._size = self._held, [], 0
+        self._send_all(held[0] if len(held) == 1 else b"".join(held))
+        self._integers[Cell.UNTOLD] = 0
 
     def _watch(self) -> None:
         while True:
@@ -174,7 +208,7 @@ class Outbox:
             sleep(0.02)
             try:
                 with self._lock:
-                    if self._documents and monotonic() - self._oldest >= RESULTS_AGE_S:
+                    if (self._documents or self._held) and monotonic() - self._oldest >= RESULTS_AGE_S:
                         self._flush()
             except OSError:
                 os._exit(0)  # the supervisor is gone
@@ -237,9 +271,9 @@ class _Surroundings:
         except OSError:
             return False
 
-    def left(self) -> Left:
+    def left(self, before_waiting: Callable[[], None]) -> Left:
         """End the processes that handlers have left; what else they have left that cannot be put back."""
-        if not end_children(self._children.settle()):
+        if not end_children(self._children.settle(), before_waiting):
             return "processes"
         if not self._has_folder():
             return "no folder"
@@ -266,8 +300,11 @@ class Executor:
         memory = Memory(start.memory_bytes)
         foreigners = Foreigners(start.languages, children, start.directory, memory)
         self._bodies = Bodies(current, start.hooks, self._surroundings.builtins, foreigners)
-        self._outbox = Outbox(channel)
-        self._runner = Runner(self._bodies, current, self._capture, cell, self._outbox, start.directory, memory)
+        self._outbox = Outbox(channel, cell)
+        self._runner = Runner(
+            self._bodies, current, self._capture, cell, self._outbox, start.directory, memory,
+            put_back=self._surroundings.restore,
+        )  # fmt: skip
 
     def serve(self) -> None:
         """Until the supervisor closes the socket. Raises: CorruptEntry for an order that is none."""
@@ -298,7 +335,8 @@ class Executor:
             else:
                 raise CorruptEntry(f"{type(header).__name__} came outside of a reduce")
             self._cell.integers[Cell.CHILD] = frames.NO_CHILD
-            left = self._surroundings.left()
+            # Nobody waits for a result until processes have ended.
+            left = self._surroundings.left(before_waiting=self._outbox.flush)
             self._capture.take()
             self._outbox.end(frames.Finished(id=header.id, next=following, left=left))
 

@@ -23,7 +23,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -36,7 +36,8 @@ from mr.model.language import Language
 from mr.services.isolation import Cgroup, Leaf
 from mr.worker import frames, output
 from mr.worker.environment import of_executor
-from mr.worker.executor import EXIT_MEMORY, Start
+from mr.worker.executor import Start
+from mr.worker.exit import Exit, How, by_itself
 from mr.worker.family import kill_marked
 from mr.worker.frame_stream import FrameStream
 from mr.worker.frames import Cell
@@ -62,31 +63,15 @@ class ExecutorGone(MrError):
 class Current(msgspec.Struct, frozen=True):
     """What an executor does now: the child and its stage, since how many seconds it runs, how many are finished.
 
-    The time in which this side did not read, so that the executor may have had to wait, is not counted.
+    The time in which this side did not read, so that the executor may have had to wait, is not counted. `is_below`: the
+    child is one that the executor went on with, which may not have been told yet.
     """
 
     child: int
     stage: frames.Stage
     seconds: float
     finished: int
-
-
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How an executor ended.
-
-    `killed`: by `kill()`, or idle and closed. `exit`: by itself, `code` is set. `signal`: by a signal other than
-    KILL, `detail` names it. `lost_worker`: SIGKILL from outside, or by itself; the two look the same. `memory`:
-    out of memory outside of a handler. `protocol`: it sent what is no frame. `child` is what ran, None if nothing
-    did, in `stage`; `output` what that child had printed; `run` the id of the run that was not finished.
-    """
-
-    class_: Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
-    detail: str
-    code: int = 0
-    run: int | None = None
-    child: int | None = None
-    stage: frames.Stage = "map"
-    output: str = ""
+    is_below: bool = False
 
 
 class Sink(Protocol):
@@ -109,6 +94,9 @@ class Sink(Protocol):
 
     def failed(self, frame: frames.Failed) -> None:
         """A child has failed; the run goes on with the next."""
+
+    def turned(self, frame: frames.Turn) -> None:
+        """The executor is through with the children that it went on with."""
 
     def noticed(self, frame: frames.Notice) -> None:
         """A handler wants somebody to be told."""
@@ -301,6 +289,8 @@ class ExecutorProcess:
         needed = [frame.reducer]
         if isinstance(frame, frames.RunMap):
             needed += [frame.mapper, frame.combiner]
+            if frame.below is not None:
+                needed += [frame.below.mapper, frame.below.combiner, frame.below.reducer]
         for handler in needed:
             assert handler is None or (handler.name, handler.version) in self._defined, f"define {handler} first"
         assert self._cell is not None
@@ -308,7 +298,7 @@ class ExecutorProcess:
         self._sink, self._run = sink, frame.id
         self._output_bytes = frame.limits.output
         self._pauses.clear()
-        self._cell.integers[Cell.FINISHED] = 0
+        self._cell.integers[Cell.FINISHED] = self._cell.integers[Cell.UNTOLD] = 0
         # Ids are unique within a visit only: a stop of another visit's run must not end this one before it starts,
         # or its work goes back to the queue, comes again under the same id, and so on without end.
         self._cell.integers[Cell.STOP] = frames.NO_RUN
@@ -354,9 +344,10 @@ class ExecutorProcess:
                 break
         if word == frames.NO_CHILD:
             return None
-        child, stage = Cell.split(word)
+        child, stage, is_below = Cell.split(word)
         now = time.monotonic()
-        return Current(child, stage, max(0.0, now - started - self._paused_s(started, now)), integers[Cell.FINISHED])
+        seconds = max(0.0, now - started - self._paused_s(started, now))
+        return Current(child, stage, seconds, integers[Cell.FINISHED], is_below)
 
     def _paused_s(self, start: float, now: float) -> float:
         pauses = [*self._pauses, (self._paused_since, now)] if self._paused_since is not None else self._pauses
@@ -458,6 +449,8 @@ class ExecutorProcess:
             sink.reduced(frame, frames.unpack_items(body))
         elif isinstance(frame, frames.Failed):
             sink.failed(frame)
+        elif isinstance(frame, frames.Turn):
+            sink.turned(frame)
         else:
             # Cleared first: the sink may begin the next run at once.
             self._sink = self._run = None
@@ -546,25 +539,17 @@ class ExecutorProcess:
         running = self._run is not None
         child: int | None = None
         stage: frames.Stage = "map"
+        is_below = False
         if running and word != frames.NO_CHILD:
-            child, stage = Cell.split(word)
+            child, stage, is_below = Cell.split(word)
         status = self._process.returncode
-        class_: Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
+        class_: How
         if self._kill_asked:
             class_, detail = "killed", "killed by the supervisor"
         elif self._broken:
             class_, detail = "protocol", self._broken
-        elif status == -signal.SIGKILL and self._is_out_of_memory:
-            most = (self._memory_bytes or 0) / 2**20
-            class_, detail = "memory", f"it used more than {most:g} MB with all its processes (MR_HANDLER_MEMORY_MB)"
-        elif status == -signal.SIGKILL:
-            class_, detail = "lost_worker", "killed by SIGKILL"
-        elif status < 0:
-            class_, detail = "signal", _signal_name(-status)
-        elif status == EXIT_MEMORY:
-            class_, detail = "memory", "the executor ran out of memory"
         else:
-            class_, detail = "exit", f"exited with code {status}"
+            class_, detail = by_itself(status, (self._memory_bytes or 0) if self._is_out_of_memory else None)
         return Exit(
             class_=class_,
             detail=detail,
@@ -573,6 +558,7 @@ class ExecutorProcess:
             child=child,
             stage=stage,
             output=self.printed() if running else "",
+            is_untold=is_below and bool(self._cell.integers[Cell.UNTOLD]),
         )
 
     def _clean(self) -> None:
@@ -584,10 +570,3 @@ class ExecutorProcess:
             self._cell = None
         if self._folder is not None:
             self._folder.remove()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -10,6 +10,7 @@ What handlers patch in `os` must not reach this code, so its functions are taken
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from os import P_ALL, WEXITED, WNOHANG, getpid, kill, listdir, waitid
 from pathlib import Path
@@ -36,10 +37,10 @@ def below(pid: int, most: int = 1 << 20) -> list[int]:
     return found
 
 
-def end_children(kept: frozenset[int] = frozenset()) -> bool:
+def end_children(kept: frozenset[int] = frozenset(), before_waiting: Callable[[], None] = lambda: None) -> bool:
     """Kill and reap all that this process, and what it started, has started; False if they are too many.
 
-    Those in `kept` stay, without what they have started.
+    Those in `kept` stay, without what they have started. `before_waiting` is called if some have to end.
     """
     until = 0.0
     while True:
@@ -55,7 +56,9 @@ def end_children(kept: frozenset[int] = frozenset()) -> bool:
             if not found:
                 return True
         _kill(found)
-        until = until or monotonic() + _GIVE_UP_S
+        if not until:
+            before_waiting()
+            until = monotonic() + _GIVE_UP_S
         if monotonic() > until:
             return False
         sleep(_PAUSE_S)

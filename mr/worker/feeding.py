@@ -55,16 +55,20 @@ class Feeding:
 
     def is_ready(self, visit: Visit, work: Work) -> bool:
         """Whether nothing has to be read before the work can start."""
-        w = visit.workflow
-        for name, version in self._needed(visit, work):
-            if (w, version) not in self._handlers or not self._scopes.is_ready(w, name, version):
-                return False
+        if not self._are_at_hand(visit, self._needed(visit, work.step, isinstance(work, MapWork))):
+            return False
         return work.items is not None if isinstance(work, MapWork) else work.session is not None
+
+    def _are_at_hand(self, visit: Visit, handlers: list[tuple[str, str]]) -> bool:
+        w = visit.workflow
+        return all(
+            (w, version) in self._handlers and self._scopes.is_ready(w, name, version) for name, version in handlers
+        )
 
     def fetch(self, visit: Visit, work: Work) -> None:
         """Read what the work needs. Raises: NotFound if the request is cleaned away; StoreUnavailable."""
         w, r, datasets = visit.workflow, visit.request_id, self._datasets
-        for name, version in self._needed(visit, work):
+        for name, version in self._needed(visit, work.step, isinstance(work, MapWork)):
             self.learn(w, version)
             self._scopes.ask(w, name, version, self._handlers[w, version])
         if isinstance(work, MapWork):
@@ -75,46 +79,66 @@ class Feeding:
         elif work.session is None:
             work.session = datasets.session(w, r, work.p, work.level)
 
-    def begin(self, executor: ExecutorProcess, visit: Visit, work: Work, sink: Sink) -> bool:
+    def below(self, visit: Visit, work: MapWork, step: str, most: int) -> frames.Below | None:
+        """Up to `most` children of a step as something to go on with; None if they may not run with this work."""
+        names, definitions = visit.definitions.steps[step], visit.definitions
+        held = definitions.mapper(work.step).capability
+        runs = (definitions.mapper(step), definitions.reducer(step), definitions.reducer(work.step))
+        if not all(self._fits(ref.capability, held) for ref in runs):
+            return None
+        if not self._are_at_hand(visit, self._needed(visit, step, True)):
+            return None
+        return frames.Below(
+            step=step,
+            mapper=_named(visit, names.mapper),
+            combiner=_named(visit, names.combiner) if names.combiner else None,
+            reducer=_named(visit, names.reducer),
+            most=most,
+        )
+
+    def begin(
+        self, executor: ExecutorProcess, visit: Visit, work: Work, sink: Sink, below: frames.Below | None = None
+    ) -> bool:
         """Give the order, and the handlers that the executor does not know yet; False if the input has yet to follow.
 
         Raises: ExecutorGone.
         """
-        for name, version in self._needed(visit, work):
+        needed = self._needed(visit, work.step, isinstance(work, MapWork))
+        for name, version in needed if below is None else needed + self._needed(visit, below.step, True):
             if not executor.knows(name, version):
                 executor.define(name, version, self._handlers[visit.workflow, version])
             if (given := self._scopes.given(visit.workflow, name, version)) is not None:
                 executor.give(visit.workflow, name, version, given)
         if isinstance(work, MapWork):
-            executor.run(self._map_order(visit, work), work.items, sink)
+            executor.run(self._map_order(visit, work, below), work.items, sink)
             return True
         items = _at_hand(work)
         executor.run(self._reduce_order(visit, work), items, sink)
         return items is not None
 
-    def _needed(self, visit: Visit, work: Work) -> list[tuple[str, str]]:
-        """Names and versions of the handlers that an executor needs for the work."""
-        place = (visit.definitions_hash, work.step, isinstance(work, MapWork))
+    def _needed(self, visit: Visit, step: str, is_map: bool) -> list[tuple[str, str]]:
+        """Names and versions of the handlers that an executor needs for a map, or for a reduce."""
+        place = (visit.definitions_hash, step, is_map)
         found = self._names.get(place)
         if found is None:
-            step = visit.definitions.steps[work.step]
-            names = [step.reducer]
-            if isinstance(work, MapWork):
-                names += [step.mapper, *([step.combiner] if step.combiner else [])]
+            of_step = visit.definitions.steps[step]
+            names = [of_step.reducer]
+            if is_map:
+                names += [of_step.mapper, *([of_step.combiner] if of_step.combiner else [])]
             if len(self._names) >= NAMES_KEPT:
                 self._names.clear()
             found = self._names[place] = [(name, visit.definitions.handlers[name].version) for name in names]
         return found
 
-    def _map_order(self, visit: Visit, work: MapWork) -> frames.RunMap:
+    def _fits(self, required: str, held: str) -> bool:
+        """Whether it may run beside what requires `held`: what that took of the stock holds for the whole run."""
+        return self._stock.costs_nothing(required) or (required == held and self._stock.offers(required))
+
+    def _map_order(self, visit: Visit, work: MapWork, below: frames.Below | None) -> frames.RunMap:
         """Run children; with their reduce where this worker may."""
         step = visit.definitions.steps[work.step]
-        mapper, reducer = (
-            visit.definitions.mapper(work.step).capability,
-            visit.definitions.reducer(work.step).capability,
-        )
-        # What the mapper took holds for the whole run.
-        fuses = self._stock.costs_nothing(reducer) or (reducer == mapper and self._stock.offers(reducer))
+        mapper, reducer = visit.definitions.mapper(work.step), visit.definitions.reducer(work.step)
+        fuses = self._fits(reducer.capability, mapper.capability)
         return frames.RunMap(
             id=work.number,
             workflow=visit.workflow,
@@ -125,6 +149,7 @@ class Feeding:
             mapper=_named(visit, step.mapper),
             combiner=_named(visit, step.combiner) if step.combiner else None,
             reducer=_named(visit, step.reducer) if fuses else None,
+            below=below,
             limits=self._limits,
         )
 

@@ -11,7 +11,7 @@ dataset of arguments for each child), RunReduce followed by Input… and End. Ex
 each run Results, Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last.
 
 The hard part is what cannot be a frame, because a handler runs meanwhile: which child runs since when, and "stop
-before the next child". Both stand in the cell, 32 bytes of shared memory that each side reads at any time.
+before the next child". Both stand in the cell, 40 bytes of shared memory that each side reads at any time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEADER_BYTES_MAX = 64 * 1024 * 1024
 BODY_BYTES_MAX = 256 * 1024 * 1024
 PREFIX = struct.Struct("<II")
 NO_CHILD = 2**64 - 1
-COMBINE, REDUCE = 1 << 32, 2 << 32
+COMBINE, REDUCE, BELOW = 1 << 32, 2 << 32, 4 << 32
 """Added to the number of the child in the shared memory."""
 NO_RUN = 2**64 - 1
 
@@ -90,10 +90,21 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, tag="scope", tag_field="t
     problem: str = ""
 
 
+class Below(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an executor may go on with by itself: up to `most` children of a child that has mapped to this step."""
+
+    step: str
+    mapper: HandlerName
+    combiner: HandlerName | None = None
+    reducer: HandlerName
+    most: int
+
+
 class RunMap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="map", tag_field="t"):
     """Run the children `first`, `first + 1`, … of mapper `parent`, as step `step`; one for each dataset in the body.
 
     With a reducer, a child that returns data is reduced at once. `id` is the supervisor's number for this run.
+    Where a child maps to few of what `below` names, the executor goes on with them, and then with their reduce.
     """
 
     id: int
@@ -105,6 +116,7 @@ class RunMap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     mapper: HandlerName
     combiner: HandlerName | None = None
     reducer: HandlerName | None = None
+    below: Below | None = None
     limits: Limits = Limits()
 
 
@@ -168,12 +180,16 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk", tag_field="t
 
 
 class Mapped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="mapped", tag_field="t"):
-    """The child mapped to `step` and has `count` children. Body: the last piece of their arguments."""
+    """The child mapped to `step` and has `count` children. Body: the last piece of their arguments.
+
+    `goes_on`: the executor runs them at once. The frames that follow are theirs, up to a Turn.
+    """
 
     id: int
     child: int
     step: str
     count: int
+    goes_on: bool = False
     us: int = 0
     session: dict[str, msgspec.Raw] = {}
     output: str = ""
@@ -223,6 +239,16 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     output: str = ""
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True, tag="turn", tag_field="t"):
+    """The executor is through with the children that it went on with.
+
+    To `reduce`: with their reduce, which the next frame closes. `back`: to the run's own children.
+    """
+
+    id: int
+    to: Literal["reduce", "back"]
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", tag_field="t"):
     """A handler wants somebody to be told, at once: by `notify`, `email` or `http`. It closes nothing."""
 
@@ -243,7 +269,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 
 Order = Mount | Define | Scope | RunMap | RunReduce | Input | End
-Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Notice | Finished
+Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Turn | Notice | Finished
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
@@ -317,17 +343,18 @@ def _items(body: bytes, start: int, lengths: array[int]) -> Items:
 
 
 class Cell:
-    """The shared memory: `child` u64 · `started` f64 · `finished` u64 · `stop` u64.
+    """The shared memory: `child` u64 · `started` f64 · `finished` u64 · `stop` u64 · `untold` u64.
 
     `integers[CHILD]` is the child that runs, or NO_CHILD. While it combines or reduces, COMBINE or REDUCE is added: in
-    one word, so that a stage costs one write, and a child that begins none.
+    one word, so that a stage costs one write, and a child that begins none. BELOW is added where the child is one of
+    those that the executor went on with. `integers[UNTOLD]` is 1 as long as the frame that says so is still held back.
     `floats[STARTED]` is the CLOCK_MONOTONIC second at which the child began, written before its number, so that a
     reader may see too young a start, never too old a one.
     `integers[STOP]` is the id of the run if it shall start no further child, else NO_RUN.
     """
 
-    CHILD, STARTED, FINISHED, STOP = range(4)
-    SIZE = 32
+    CHILD, STARTED, FINISHED, STOP, UNTOLD = range(5)
+    SIZE = 40
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, self.SIZE)
@@ -336,15 +363,16 @@ class Cell:
         self.floats: memoryview[Any] = self._view.cast("d")
 
     @staticmethod
-    def split(word: int) -> tuple[int, Stage]:
-        """The child and its stage that a word at CHILD stands for."""
-        return word & 0xFFFFFFFF, _STAGES[min(word >> 32, 2)]
+    def split(word: int) -> tuple[int, Stage, bool]:
+        """The child, its stage, and whether it is below the run's own: what a word at CHILD stands for."""
+        return word & 0xFFFFFFFF, _STAGES[min(word >> 32 & 3, 2)], bool(word & BELOW)
 
     def clear(self) -> None:
         """Nothing runs, nothing is to be stopped."""
         self.integers[self.CHILD] = NO_CHILD
         self.integers[self.FINISHED] = 0
         self.integers[self.STOP] = NO_RUN
+        self.integers[self.UNTOLD] = 0
 
     def close(self) -> None:
         """Give the memory back; the cell is not used afterwards."""

@@ -25,11 +25,13 @@ from typing import Any, Protocol
 import msgspec
 
 from mr.codec import Items, encode
+from mr.model.ids import child as child_path
 from mr.rules.grouping import Groups, Spool
 from mr.worker.bodies import Bodies
 from mr.worker.combined import Combined, Few, GroupSink, Many, PairSpool, RowSpool, custom_rows
 from mr.worker.failures import clean, describe
 from mr.worker.frames import (
+    BELOW,
     COMBINE,
     REDUCE,
     Cell,
@@ -46,6 +48,7 @@ from mr.worker.frames import (
     RunMap,
     RunReduce,
     Stage,
+    Turn,
     pack_items,
 )
 from mr.worker.inputs import Inputs
@@ -76,6 +79,9 @@ class Reports(Protocol):
     def send(self, header: Report, body: bytes = b"") -> None:
         """Another frame, after all results so far."""
 
+    def hold(self, header: Report, body: bytes = b"", *, is_descent: bool = False) -> None:
+        """The same, but it may wait a moment for what comes next."""
+
 
 class Runner:
     """Runs what the supervisor asks for and reports it. `directory` takes the files of big data while they are used."""
@@ -89,8 +95,10 @@ class Runner:
         reports: Reports,
         directory: str,
         memory: Memory,
+        put_back: Callable[[], None],
     ) -> None:
         self._bodies = bodies
+        self._put_back = put_back
         self._current = current
         self._session = current.session
         self._capture = capture
@@ -106,6 +114,8 @@ class Runner:
         self._limits = Limits()
         self._number = 0
         self._told = (0, 0)
+        self._mark = 0
+        self._entered: tuple[Mapped, list[bytes]] | None = None
         self._started = 0.0
         self._stage: Stage = "map"
         self._generator: Any = None
@@ -114,20 +124,30 @@ class Runner:
     def run_map(self, order: RunMap, items: Items) -> int:
         """Run children until there are no more, or the cell says stop; returns the first that was not started."""
         self._begin(order, order.parent)
+        return self._children(order, items, None)
+
+    def _children(self, order: RunMap, items: Items, plain: list[bytes] | None) -> int:
+        """The same; datasets of children that left no more than that go to `plain`, where it is given."""
         integers, floats = self._cell.integers, self._cell.floats
         child_index, started_index, finished_index, stop_index = Cell.CHILD, Cell.STARTED, Cell.FINISHED, Cell.STOP
         session, descriptor, result = self._session, self._capture.descriptor, self._reports.result
-        current, run, one = self._current, order.id, self._child
-        child, now = order.first, monotonic()
+        current, run, one, mark = self._current, order.id, self._child, self._mark
+        child, done, now = order.first, integers[finished_index], monotonic()
         for start in range(0, len(items), _BATCH):
             for arguments in _arguments(items.cut(start, start + _BATCH).array()):
                 if integers[stop_index] == run:
                     return child
                 floats[started_index] = self._started = now
-                integers[child_index] = self._number = current.child = child
+                self._number = current.child = child
+                integers[child_index] = mark | child
                 dataset = one(order, arguments)
+                if self._entered is not None:
+                    self._go_on(order, child, *self._entered)
+                    done = integers[finished_index]
                 ended = monotonic()
                 if dataset is not None:
+                    if plain is not None:
+                        plain.append(dataset)
                     if session.used or lseek(descriptor, 0, SEEK_END):
                         us = int((ended - now) * 1_000_000)
                         result(child, dataset, us, self._capture.take(), session.raw())
@@ -136,7 +156,8 @@ class Runner:
                 if session.used:
                     session.begin({}, writable=True)
                 child += 1
-                integers[finished_index] = child - order.first
+                done += 1
+                integers[finished_index] = done
                 now = ended
         return child
 
@@ -179,7 +200,7 @@ class Runner:
                 return None
             self._combined = combined
             self._stage = "reduce"
-            self._cell.integers[Cell.CHILD] = self._number | REDUCE
+            self._cell.integers[Cell.CHILD] = self._number | self._mark | REDUCE
             self._session.writable = False
             return self._fused(self._reduce(order.reducer, combined.results))
         except BaseException as error:  # a handler's: whatever it is, it must not end the executor
@@ -195,21 +216,55 @@ class Runner:
         inputs = Inputs(self._groups, self._spool)
         try:
             receive(inputs)
-            self._number, self._current.child = order.child, None
-            self._started = self._cell.floats[Cell.STARTED] = monotonic()
-            self._cell.integers[Cell.CHILD] = order.child | REDUCE
-            self._stage, self._combined = "reduce", None
-            self._session.begin({key: bytes(value) for key, value in order.session.items()}, writable=False)
-            try:
-                reduced = self._reduce(order.reducer, inputs.results)
-            except BaseException as error:  # a handler's, as above
-                self._fail(error)
-            else:
-                self._send_reduced(reduced)
+            session = {key: bytes(value) for key, value in order.session.items()}
+            self._reduce_one(order.reducer, order.child, inputs, session)
             self._cell.integers[Cell.FINISHED] = 1
         finally:
-            self._session.begin({}, writable=True)
             self._close()
+
+    def _reduce_one(self, reducer: HandlerName, child: int, inputs: Inputs, session: dict[str, bytes]) -> None:
+        self._number, self._current.child = child, None
+        self._started = self._cell.floats[Cell.STARTED] = monotonic()
+        self._cell.integers[Cell.CHILD] = child | self._mark | REDUCE
+        self._stage, self._combined = "reduce", None
+        self._session.begin(session, writable=False)
+        try:
+            self._send_reduced(self._reduce(reducer, inputs.results))
+        except BaseException as error:  # a handler's, as above
+            self._fail(error)
+        finally:
+            self._session.begin({}, writable=True)
+
+    def _go_on(self, order: RunMap, child: int, header: Mapped, arguments: list[bytes]) -> None:
+        """Run what a child has just mapped to, and the reduce of that, as if each had been ordered by itself."""
+        below, self._entered = order.below, None
+        assert below is not None
+        path = child_path(order.parent, child)
+        inner = RunMap(
+            id=order.id, workflow=order.workflow, request=order.request, parent=path, first=0, step=below.step,
+            mapper=below.mapper, combiner=below.combiner, reducer=below.reducer, limits=order.limits,
+        )  # fmt: skip
+        items, datasets = Items.of(arguments), list[bytes]()
+        session = dict(self._session.values)
+        self._session.begin({}, writable=True)
+        self._reports.hold(header, pack_items(items), is_descent=True)
+        self._put_back()
+        self._begin(inner, path, BELOW)
+        is_through = self._children(inner, items, datasets) == len(items)
+        if len(datasets) == len(items) and order.reducer is not None:
+            self._reports.hold(Turn(id=order.id, to="reduce"))
+            self._put_back()
+            self._begin(order, path, BELOW)
+            inputs = Inputs(self._groups, self._spool)
+            inputs.add("datasets", Items.of(datasets))
+            try:
+                self._reduce_one(order.reducer, child, inputs, session)
+            finally:
+                self._close()
+        elif is_through:
+            self._reports.hold(Turn(id=order.id, to="back"))
+        self._cell.integers[Cell.UNTOLD] = 0
+        self._begin(order, order.parent)
 
     def tell(self, by: By, level: str, handler: str, text: str) -> None:
         """Pass on what a handler wants somebody to be told; so much of one invocation, and no more."""
@@ -224,8 +279,8 @@ class Runner:
             Notice(id=self._order.id, child=number, by=by, level=level, handler=handler, text=text)  # type: ignore[arg-type]
         )
 
-    def _begin(self, order: RunMap | RunReduce, path: str) -> None:
-        self._order, self._limits, self._told = order, order.limits, (0, 0)
+    def _begin(self, order: RunMap | RunReduce, path: str, mark: int = 0) -> None:
+        self._order, self._limits, self._told, self._mark = order, order.limits, (0, 0), mark
         self._spots.clear()
         self._current.request, self._current.path, self._current.step = order.request, path, order.step
         self._capture.limit_bytes = order.limits.output
@@ -256,11 +311,16 @@ class Runner:
         count = children(source, spot, self._limits, pieces)
         if not count:
             self._warn(f"{spot} mapped to no children of step {step}")
-        self._last(pieces, Mapped(step=step, count=count, **self._closing()))
+        header = Mapped(step=step, count=count, **self._closing())
+        below = self._order.below if isinstance(self._order, RunMap) else None
+        if below is not None and below.step == step and 0 < count <= below.most and not pieces.emitted:
+            self._entered = msgspec.structs.replace(header, goes_on=True), pieces.documents
+        else:
+            self._last(pieces, header)
 
     def _combine(self, name: HandlerName, pairs: list[Pair] | Sink) -> Combined:
         self._stage = "combine"
-        self._cell.integers[Cell.CHILD] = self._number | COMBINE
+        self._cell.integers[Cell.CHILD] = self._number | self._mark | COMBINE
         spot = self._spots.get("combine") or self._spot("combine", name)
         if spot.body.memory_mb != self._memory.now:
             self._memory.limit(spot.body.memory_mb)
@@ -369,7 +429,9 @@ class Runner:
         }
 
     def _last(self, pieces: Pieces, header: Report) -> None:
-        self._reports.send(header, pack_items(Items.of(pieces.documents)))
+        # Below, where all is quick, a reduce is told with what comes next; what is slow is told by the outbox itself.
+        tell = self._reports.hold if self._mark and isinstance(header, Reduced) else self._reports.send
+        tell(header, pack_items(Items.of(pieces.documents)))
 
     def _chunk(self, kind: Kind) -> Callable[[list[bytes]], None]:
         header = Chunk(id=self._order.id, child=self._number, kind=kind)

@@ -13,7 +13,8 @@ from mr.services.quota import Quota
 from mr.services.work import ReduceWork
 from mr.settings import HandlerSettings
 from mr.worker.case import Slot
-from mr.worker.executor_process import Current, Exit
+from mr.worker.executor_process import Current
+from mr.worker.exit import Exit
 from mr.worker.family import below
 from mr.worker.frames import Stage
 from mr.worker.run import Run

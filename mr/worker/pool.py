@@ -25,7 +25,8 @@ from mr.model.language import Language
 from mr.services.isolation import Cgroup
 from mr.settings import HandlerSettings, Settings
 from mr.worker.case import Slot
-from mr.worker.executor_process import ExecutorGone, ExecutorProcess, Exit
+from mr.worker.executor_process import ExecutorGone, ExecutorProcess
+from mr.worker.exit import Exit
 from mr.worker.leftovers import remove_leftovers
 from mr.worker.log import Hooks
 from mr.worker.run import Run
@@ -131,6 +132,10 @@ class Pool:
         return now >= suspect.start and not any(
             slot.case is not None and self._suspect(slot.version, now) for slot in self.slots
         )
+
+    def is_suspect(self, version: str) -> bool:
+        """Whether a mapper has ended an executor lately."""
+        return bool(self._suspects) and self._suspect(version, asyncio.get_running_loop().time()) is not None
 
     def _suspect(self, version: str | None, now: float) -> Suspect | None:
         found = self._suspects.get(version) if version is not None else None

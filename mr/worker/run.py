@@ -3,6 +3,9 @@
 Small data is passed on as it came. A list that leaves the executor in pieces is staged beside the records while it
 streams; meanwhile the executor is not read, so that no process ever holds a big result, and frames that were read
 already wait in line.
+
+An executor may go on with what a child has mapped to, and with the reduce of that, before it comes to the next child
+(`frames.Below`). `work` is what its frames are about at that moment; meanwhile `above` has the run's own work.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -22,9 +25,10 @@ from mr.ports.notifier import Notice
 from mr.rules import limits
 from mr.services.notices import Notices
 from mr.services.progress import Visit
-from mr.services.work import MapWork, Work
+from mr.services.work import MapWork, ReduceWork, Work
 from mr.worker import frames
-from mr.worker.executor_process import ExecutorProcess, Exit
+from mr.worker.executor_process import Current, ExecutorProcess
+from mr.worker.exit import Exit
 from mr.worker.scope import invocation_id
 from mr.worker.wear import Left
 
@@ -35,8 +39,9 @@ Stage = Callable[[Visit, str, int, Items, Callable[[], None]], None]
 class Run:
     """Receives what an executor reports (`executor_process.Sink`).
 
-    `on_outcome` is told after each outcome, `on_finished` at the end of the run. `reported` is the first child of a
-    map that nothing has been heard of.
+    `on_outcome` is told after each outcome, `on_mapped` of each step that one maps to, `on_finished` at the end of the
+    run. `reported` is the first child of a map that nothing has been heard of; `above` has that of the run's own work.
+    `children_below` are those that the executor went on with, `us_below` what they took.
     """
 
     def __init__(
@@ -47,17 +52,21 @@ class Run:
         *,
         stage: Stage,
         on_outcome: Callable[[], None],
+        on_mapped: Callable[[Work, str], None],
         on_finished: Callable[[Run], None],
         now: Callable[[], float],
         notices: Notices,
     ) -> None:
-        self.visit, self.work, self.executor = visit, work, executor
+        self.visit, self.executor = visit, executor
+        self.work: Work = work
+        self.above: tuple[MapWork, int] | None = None
         self.reported = work.first if isinstance(work, MapWork) else 0
         self.next: int | None = None
         self.left: Left = ""
-        self.children = 0
+        self.children = self.children_below = self.us_below = 0
+        self.step_below = ""
         self.started = now()
-        self._stage, self._on_outcome, self._on_finished = stage, on_outcome, on_finished
+        self._stage, self._on_outcome, self._on_mapped, self._on_finished = stage, on_outcome, on_mapped, on_finished
         self._notices = notices
         self._counts: list[int] = []
         self._size_bytes = 0
@@ -68,7 +77,36 @@ class Run:
     @property
     def is_told(self) -> bool:
         """Whether all of a map's children are reported: what its executor still does is to clear up after them."""
-        return isinstance(self.work, MapWork) and self.reported >= self.work.to
+        return self.above is None and isinstance(self.work, MapWork) and self.reported >= self.work.to
+
+    @property
+    def version(self) -> str | None:
+        """The version of the mapper whose child runs; None for a reduce."""
+        return self.visit.definitions.mapper(self.work.step).version if isinstance(self.work, MapWork) else None
+
+    def paces(self, now: float) -> Iterator[tuple[str, float]]:
+        """The steps that ran, and the seconds that a child of each took."""
+        own = self.above[0] if self.above is not None else self.work
+        if isinstance(own, MapWork) and self.children > self.children_below:
+            yield own.step, (now - self.started) / (self.children - self.children_below)
+        if self.children_below:
+            yield self.step_below, self.us_below / 1_000_000 / self.children_below
+
+    def behind(self, current: Current) -> int:
+        """How many children wait for the one that runs."""
+        if not isinstance(self.work, MapWork):
+            own = 0
+        else:
+            own = self.work.to - max(current.child + 1, self.reported)
+        return own + (self.above[0].to - self.above[1] if self.above is not None else 0)
+
+    def take_back(self, current: Current, *, keep: bool) -> None:
+        """What waits for the child that runs goes to others, or with `keep` into the backlog."""
+        if isinstance(self.work, MapWork):
+            self.visit.take_back(self.work, max(current.child + 1, self.reported), keep=keep)
+        if self.above is not None:
+            work, reported = self.above
+            self.visit.take_back(work, reported, keep=keep)
 
     def handler(self, stage: frames.Stage) -> str:
         """The name of the handler that runs in a stage."""
@@ -83,8 +121,13 @@ class Run:
         """Consecutive children are reduced."""
 
         def take() -> None:
+            if self._is_void:
+                return
             self.reported = frame.first + len(items)
             self.children += len(items)
+            if self.above is not None:
+                self.children_below += len(items)
+                self.us_below += sum(us)
             self._record(Results(first=frame.first, items=items, us=us, outputs=frame.outputs))
 
         self._in_line(take)
@@ -96,13 +139,33 @@ class Run:
     def mapped(self, frame: frames.Mapped, items: Items) -> None:
         """A child has mapped."""
 
+        if frame.goes_on:
+            self._in_line(lambda: self._descend(frame, items))
+            return
+
         def outcome(args: Data) -> Outcome:
-            return Mapped(
-                child=frame.child, step=frame.step, args=args, session=_session(frame.session),
-                output=frame.output, us=frame.us,
-            )  # fmt: skip
+            self._on_mapped(self.work, frame.step)
+            return _mapped(frame, args)
 
         self._last(frame.child, "arguments", items, outcome)
+
+    def turned(self, frame: frames.Turn) -> None:
+        """The executor is through with the children that it went on with."""
+
+        def take() -> None:
+            below = self.work
+            if self._is_void or self.above is None or not isinstance(below, MapWork):
+                return
+            if frame.to == "back":
+                self.visit.finished(below)
+                self._back()
+            elif reduce := self.visit.ascend(below):
+                self.work = reduce
+            else:
+                self._is_void = True
+            self._on_outcome()
+
+        self._in_line(take)
 
     def returned(self, frame: frames.Returned, items: Items) -> None:
         """A child has returned data that is reduced elsewhere."""
@@ -150,7 +213,8 @@ class Run:
         """The run is over."""
 
         def take() -> None:
-            self.next, self.left = frame.next, frame.left
+            # What was told while it was void is not known, and runs again.
+            self.next, self.left = min(frame.next, self.reported) if self._is_void else frame.next, frame.left
             self._on_finished(self)
 
         self._in_line(take)
@@ -189,9 +253,8 @@ class Run:
             self.executor.resume_reading()
 
     def _last(self, child: int, kind: str, items: Items, outcome: Callable[[Data], Outcome]) -> None:
-        name = self._kind(child, kind)
-
         def take() -> None:
+            name = self._kind(child, kind)
             if not self._counts and items.size_bytes <= limits.INLINE_MAX:
                 self._closed(child, outcome(items))
                 return
@@ -203,6 +266,7 @@ class Run:
                 self._staged()
 
         def close() -> None:
+            name = self._kind(child, kind)
             chunks = Chunks(execution=self.visit.execution, kind=name, counts=self._counts, size_bytes=self._size_bytes)
             self._counts, self._size_bytes = [], 0
             self._closed(child, outcome(chunks))
@@ -210,9 +274,35 @@ class Run:
         self._in_line(take)
 
     def _closed(self, child: int, outcome: Outcome) -> None:
-        self.reported = child + 1
+        if self._is_void:
+            return
         self.children += 1
+        if isinstance(self.work, ReduceWork) and self.above is not None:
+            reduce = self.work
+            self._record(outcome)
+            self.visit.finished(reduce)
+            self._back()
+            return
+        self.reported = child + 1
         self._record(outcome)
+
+    def _descend(self, frame: frames.Mapped, items: Items) -> None:
+        work = self.work
+        if self._is_void or not isinstance(work, MapWork):
+            return
+        self.reported = frame.child + 1
+        self.children += 1
+        below = self.visit.descend(work, _mapped(frame, items))
+        if below is None:
+            self._is_void = True  # it was taken back, or the request is over, and so is all that may come
+        else:
+            self.above = work, self.reported
+            self.work, self.reported, self.step_below = below, 0, below.step
+        self._on_outcome()
+
+    def _back(self) -> None:
+        assert self.above is not None
+        (self.work, self.reported), self.above = self.above, None
 
     def _record(self, outcome: Outcome) -> None:
         if not self._is_void:
@@ -222,6 +312,11 @@ class Run:
     def _kind(self, child: int, kind: str) -> str:
         # An execution may run a child again after a failed attempt: the number of the work keeps their chunks apart.
         return f"{self.work.p}.{child}.{kind}.{self.work.number}"
+
+
+def _mapped(frame: frames.Mapped, args: Data) -> Mapped:
+    session = _session(frame.session)
+    return Mapped(child=frame.child, step=frame.step, args=args, session=session, output=frame.output, us=frame.us)
 
 
 def _returned(frame: frames.Returned | frames.Failed, rows: Data) -> Returned:

@@ -39,13 +39,16 @@ from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.wiring import Parts
 from mr.worker.case import Case, Slot, holds
 from mr.worker.committing import CommitThread, Stopped
+from mr.worker.descents import Descents
 from mr.worker.desk import Desk
 from mr.worker.endings import Endings
 from mr.worker.endings import fence as fence_of
-from mr.worker.executor_process import ExecutorGone, Exit
+from mr.worker.executor_process import ExecutorGone
+from mr.worker.exit import Exit
 from mr.worker.feeding import Feeding
 from mr.worker.house import House
 from mr.worker.judging import Judge
+from mr.worker.paces import Paces
 from mr.worker.pool import Pool, hooks_of
 from mr.worker.run import Run
 from mr.worker.serving import Serving
@@ -59,11 +62,8 @@ T = TypeVar("T")
 TICK_S = 0.02
 TOUCH_S = 1.0
 READERS = 4
-FIRST_TRY = 16
-"""Children of a handler whose pace is not known yet that go to an executor at once."""
-AT_ONCE_MAX = 1024
-RUN_FOR_S = 0.02
-"""How much work goes to an executor at once, by the pace of its handler."""
+UNTOLD_S = 0.5
+"""An executor that has gone on by itself says so within 25 ms, unless native code keeps it from running any other."""
 LONG_S = 60.0
 """Work older than this is entered in a receipt, and its message finished: no broker has to wait for it."""
 
@@ -82,7 +82,7 @@ class Supervisor:
         self._paused: Set[str] = frozenset()
         self._cases: set[Case] = set()
         self._ready: deque[Case] = deque()
-        self._pace: dict[str, float] = {}
+        self._paces = Paces()
         self._fleet_workers = 1
         self._fleet_slots = settings.worker.executors
         self._held: list[str] = []
@@ -100,6 +100,7 @@ class Supervisor:
             spawn=self._task, on_exit=self._executor_ended, on_free=self._feed,
         )  # fmt: skip
         self._feeding = Feeding(parts.registry, parts.datasets, settings.handlers, self._stock, self._readers)
+        self._descents = Descents(self._feeding, self._paces.of, self._pool.is_suspect)
         quota_bytes = settings.store.request_max_bytes
         self._quota = Quota(parts.store, quota_bytes, self.name, lambda: self._fleet_workers)
         self._judge = Judge(settings.handlers, self._quota)
@@ -115,7 +116,7 @@ class Supervisor:
             seal=lambda message: seal(message, parts.message_key),
             now=time.monotonic,
             stamp=lambda: stamp(parts.clock.now()),
-            seconds_each=self._pace.get,
+            seconds_each=self._paces.of,
             batch_size=settings.worker.batch_size,
             writes=parts.writers is not None,
         )
@@ -403,7 +404,7 @@ class Supervisor:
             if taken is None:
                 held[case] = None
                 continue
-            work = case.visit.next(self._at_once(slot.version))
+            work = case.visit.next(self._paces.at_once(slot.version))
             if work is None:
                 self._stock.give_back(taken)
                 continue
@@ -420,12 +421,6 @@ class Supervisor:
         if exhausted != self._paused:
             self._paused = exhausted
             self._consumer.pause(exhausted)
-
-    def _at_once(self, version: str | None) -> int:
-        pace = self._pace.get(version) if version else None
-        if pace is None:
-            return FIRST_TRY
-        return max(1, min(int(RUN_FOR_S / pace) if pace else AT_ONCE_MAX, AT_ONCE_MAX))
 
     def _prepare(self, slot: Slot, case: Case, work: Work) -> None:
         """Fetch what the work needs and is not at hand, then start it."""
@@ -474,10 +469,12 @@ class Supervisor:
         slot.verdict = ""
         slot.run = Run(
             visit, work, executor, stage=self._stage, now=self._loop.time, notices=self._parts.notices,
-            on_outcome=partial(self._heard, case), on_finished=partial(self._run_finished, slot),
+            on_outcome=partial(self._heard, case), on_mapped=partial(self._descents.learn, visit),
+            on_finished=partial(self._run_finished, slot),
         )  # fmt: skip
+        below = None if case.is_careful else self._descents.of(visit, work)
         try:
-            if not self._feeding.begin(executor, visit, work, slot.run) and isinstance(work, ReduceWork):
+            if not self._feeding.begin(executor, visit, work, slot.run, below) and isinstance(work, ReduceWork):
                 self._task(self._feeding.send_input(slot, executor, visit, work))
         except ExecutorGone:
             return  # its exit is on the way, and takes care of the work
@@ -510,19 +507,21 @@ class Supervisor:
         self._loop.call_soon(self._pump, case)
 
     def _run_finished(self, slot: Slot, run: Run) -> None:
-        self._learn_pace(run)
+        self._paces.learn(run, self._loop.time())
         case = slot.release()
         self._pool.after(slot, run)
-        run.visit.finished(run.work, run.next, keep=self._is_alone)
+        self._leave(run, run.next)
         self._pump(case)
         self._feed()
 
-    def _learn_pace(self, run: Run) -> None:
-        if isinstance(run.work, MapWork) and run.children:
-            version = run.visit.definitions.mapper(run.work.step).version
-            each = (self._loop.time() - run.started) / run.children
-            known = self._pace.get(version)
-            self._pace[version] = each if known is None else 0.5 * known + 0.5 * each
+    def _leave(self, run: Run, upto: int | None) -> None:
+        """Its executor is through with it before child `upto`; what it had not come to goes to others."""
+        if run.above is not None:
+            run.visit.finished(run.work, run.reported, keep=self._is_alone)
+            work, upto = run.above
+            run.visit.finished(work, upto, keep=self._is_alone)
+        else:
+            run.visit.finished(run.work, upto, keep=self._is_alone)
 
     def _watch_over(self, slot: Slot, run: Run) -> None:
         """Time-outs, and fairness: what waits behind a slow child goes to others."""
@@ -532,17 +531,21 @@ class Supervisor:
         current = executor.current()
         if current is None:
             return
-        verdict = self._judge.verdict(slot, run, current)
+        if current.is_below == (run.above is not None):
+            verdict = self._judge.verdict(slot, run, current)
+        else:
+            # What it is about to tell is not here yet; if it cannot tell, all of it is ordered again one by one.
+            verdict = "untold" if current.seconds > UNTOLD_S else ""
         if verdict and not slot.verdict:
             slot.verdict = verdict
             self._task(executor.kill())
-        elif isinstance(run.work, MapWork) and (not self._is_alone or self._pool.free() is not None):
-            left = run.work.to - current.child - 1
+        elif not self._is_alone or self._pool.free() is not None:
+            left = run.behind(current)
             running_s = self._loop.time() - run.started
             if fan_out.gives_back(left=left, finished=current.finished, running_s=running_s, current_s=current.seconds):
                 # It will not start another; those that wait behind this child need not wait for its end.
                 executor.stop_after_current()
-                run.visit.take_back(run.work, current.child + 1, keep=self._is_alone)
+                run.take_back(current, keep=self._is_alone)
                 if slot.case is not None:
                     self._pump(slot.case)
 
@@ -556,8 +559,10 @@ class Supervisor:
             stage = slot.stage[1]  # that was too long, wherever the executor got to before it was killed
         case = slot.release()
         visit, work = run.visit, run.work
-        if slot.version is not None and exit_.class_ != "lost_worker" and verdict in ("", "timeout", "storm"):
-            self._pool.suspect(slot.version)
+        is_untold = exit_.is_untold or verdict == "untold"
+        is_somebody = exit_.class_ != "lost_worker" and verdict in ("", "timeout", "storm") and not is_untold
+        if run.version is not None and is_somebody:
+            self._pool.suspect(run.version)
         if visit.verdict is not None or verdict in ("void", "drained"):
             visit.finished(work)
         elif verdict == "unfed":
@@ -566,6 +571,13 @@ class Supervisor:
         elif verdict == "gone":
             self._give_up(case, work)
             return
+        elif is_untold:
+            # Who ran is not known: it is ordered again, and so that it will be known.
+            case.is_careful = True
+            if isinstance(work, ReduceWork):
+                visit.unfinished(work)
+            else:
+                visit.finished(work, run.reported, keep=True)
         elif isinstance(work, ReduceWork):
             visit.record(work, Failed(child=0, report=self._judge.report(run, stage, exit_, verdict)))
             visit.finished(work)
@@ -577,4 +589,7 @@ class Supervisor:
             else:
                 visit.record(work, Failed(child=child, report=self._judge.report(run, stage, exit_, verdict)))
                 visit.finished(work, run.reported, keep=True, without=child)
+        if run.above is not None:
+            above, reported = run.above
+            visit.finished(above, reported, keep=True)
         self._pump(case)

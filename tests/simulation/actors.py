@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -108,7 +108,7 @@ class SimWorker:
         self.process = Process(name)
         self.visits: dict[Visit, tuple[SimDelivery, Message]] = {}
         self.busy: set[Visit] = set()
-        self.at: dict[MapWork, int] = {}
+        self.at: dict[MapWork, tuple[Visit, int]] = {}
         self.capabilities = capabilities
         # Where handlers are that slow, nobody takes what he cannot start.
         is_long = min(job.pace) > 10
@@ -214,12 +214,24 @@ class SimWorker:
         self.world.step("execute", self.world.rng.choice(self.job.pace) if slow else 0.001)
 
     def _run_map(self, visit: Visit, work: MapWork) -> None:
-        world, r = self.world, visit.request_id
         if work.items is None:
             if work.chunks is not None:
-                work.items = self.datasets.cut(W, r, work.chunks, work.first, work.to)
+                work.items = self.datasets.cut(W, visit.request_id, work.chunks, work.first, work.to)
             else:
-                work.items = self.datasets.arguments(W, r, work.p, work.first, work.to)
+                work.items = self.datasets.arguments(W, visit.request_id, work.p, work.first, work.to)
+        if self._run_children(visit, work) in ("plain", "other"):
+            visit.finished(work)
+
+    def _run_children(self, visit: Visit, work: MapWork) -> Literal["plain", "other", "left", "died"]:
+        """Run the children in an executor: all of them are plain results, or some are not, or were left to others."""
+        try:
+            return self._run_each(visit, work)
+        finally:
+            self.at.pop(work, None)
+
+    def _run_each(self, visit: Visit, work: MapWork) -> Literal["plain", "other", "left", "died"]:
+        assert work.items is not None
+        world, r, count, plain = self.world, visit.request_id, len(work.items), 0
         started = world.time
         results: list[bytes] = []
         first = work.first
@@ -237,7 +249,7 @@ class SimWorker:
             if p != ids.child(work.p, child):
                 raise Violation(f"child {child} of {work.p} got the arguments of {p}")
             self.ledger.maps[f"{r}.{p}"] += 1
-            self.at[work] = child
+            self.at[work] = visit, child
             begun = world.time
             self._executes(p)
             if visit.verdict is not None:
@@ -248,14 +260,24 @@ class SimWorker:
                 report = ErrorReport(class_=class_, type="Killed", message="an executor died")
                 visit.record(work, Failed(child=child, report=report))
                 visit.finished(work, first, keep=True, without=child)
-                return
+                return "died"
             outcome = self._outcome(visit, p, child, chain)
             if isinstance(outcome, bytes):
                 results.append(outcome)
+                plain += 1
             else:
                 flush()
-                visit.record(work, outcome)
+                is_small = isinstance(outcome, Mapped) and isinstance(outcome.args, Items) and len(outcome.args)
                 first = child + 1
+                if not is_small or world.rng.random() < 0.5:
+                    visit.record(work, outcome)
+                elif world.strikes("executor_death"):
+                    # Below, before it has told that it went there: nobody is to blame.
+                    visit.finished(work, child, keep=True)
+                    return "died"
+                elif not self._go_on(visit, work, outcome):
+                    visit.finished(work, first, keep=True)
+                    return "died"
             if world.rng.random() < 0.3:
                 flush()
             if child + 1 >= work.to:
@@ -270,10 +292,23 @@ class SimWorker:
             ):
                 flush()
                 visit.finished(work, child + 1)
-                return
+                return "left"
         flush()
-        visit.finished(work)
-        self.at.pop(work, None)
+        return "plain" if plain == count else "other"
+
+    def _go_on(self, visit: Visit, work: MapWork, outcome: Mapped) -> bool:
+        """The executor goes on with what it has mapped to, and with the reduce of that; whether it lives on."""
+        below = visit.descend(work, outcome)
+        if below is None:
+            return True
+        self.world.hits["descent"] += 1
+        ended = self._run_children(visit, below)
+        if ended == "plain":
+            reduce = visit.ascend(below)
+            return reduce is None or self._run_reduce(visit, reduce)
+        if ended == "other":
+            visit.finished(below)
+        return ended != "died"
 
     def _outcome(self, visit: Visit, p: str, child: int, chain: list[int]) -> Any:
         node = self.job.nodes[p]
@@ -306,7 +341,8 @@ class SimWorker:
             counts.append(len(piece))
         return Chunks(execution=visit.execution, kind=kind, counts=counts)
 
-    def _run_reduce(self, visit: Visit, work: ReduceWork) -> None:
+    def _run_reduce(self, visit: Visit, work: ReduceWork) -> bool:
+        """Run a reduce in an executor; whether that lives on."""
         world, r, p = self.world, visit.request_id, work.p
         session = work.session
         if session is None:
@@ -324,7 +360,7 @@ class SimWorker:
             report = ErrorReport(class_="lost_worker", type="Killed", message="an executor died")
             visit.record(work, Failed(child=0, report=report))
             visit.finished(work)
-            return
+            return False
         if "decided" not in session:
             raise Violation(f"the session of {p} is not what its mapper kept: {session}")
         chain, way = msgspec.json.decode(session["decided"])
@@ -339,6 +375,7 @@ class SimWorker:
         data = self._data(visit, f"{p}.pairs", pairs)
         visit.record(work, Reduced(child=ids.parent(p)[1], pairs=data))
         visit.finished(work)
+        return True
 
     def _inputs(self, visit: Visit, work: ReduceWork) -> list[tuple[str, Items]]:
         if work.datasets is not None:
@@ -355,10 +392,10 @@ class SimWorker:
         world = self.world
         while True:
             ready = []
+            for work, (visit, child) in list(self.at.items()):
+                if world.rng.random() < 0.05:
+                    visit.take_back(work, child + 1, keep=world.rng.random() < 0.5)
             for visit in list(self.visits):
-                for work in list(visit.running()):
-                    if isinstance(work, MapWork) and work in self.at and world.rng.random() < 0.05:
-                        visit.take_back(work, self.at[work] + 1, keep=world.rng.random() < 0.5)
                 if world.rng.random() < 0.9:
                     unit = visit.harvest(share=world.rng.random() < 0.8)
                     if unit is not None:

@@ -25,6 +25,7 @@ from mr.services.committer import Committer
 from mr.services.progress import Visit
 from mr.services.sweeper import Sweeper
 from mr.services.unit import End, Receipted, Verdict
+from mr.services.work import MapWork, ReduceWork
 from mr.services.writing import Writing
 
 from .run import Report, run_seed, scene, writes
@@ -196,6 +197,22 @@ def _end_without_the_write() -> Patches:
     yield patch.object(Writing, "write", mutated)
 
 
+def _reduced_without_what_was_taken_back() -> Patches:
+    real = Visit.ascend
+
+    def mutated(self: Visit, work: MapWork) -> ReduceWork | None:
+        branch = self._branches[work.p]
+        reduce = real(self, work)
+        if reduce is None and self.verdict is None and self._end is None and branch.retained:
+            parts = branch.datasets()
+            step, level = self._step_of(work.p), branch.level()
+            reduce = ReduceWork(number=0, p=work.p, step=step, level=level, datasets=parts, session=branch.session)
+            return self._started(reduce)
+        return reduce
+
+    yield patch.object(Visit, "ascend", mutated)
+
+
 def _nothing() -> Patches:
     return iter(())
 
@@ -227,6 +244,7 @@ MUTANTS: dict[str, Callable[[], Patches]] = {
     "random reduce id": _random_reduce_id,
     "end of the request unguarded": _end_unguarded,
     "empty map does not trigger its reduce": _empty_map_forgotten,
+    "reduced without what was taken back": _reduced_without_what_was_taken_back,
     "refused acceptance taken for an accepted one": _refused_is_accepted,
     "write published before the root's record": _write_published_first,
     "end without the write": _end_without_the_write,

@@ -35,6 +35,7 @@ class Summary(msgspec.Struct):
     crashed_at: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     executions: int = 0
+    descents: int = 0
     failures: list[Report] = []
 
     def add(self, report: Report) -> None:
@@ -46,6 +47,7 @@ class Summary(msgspec.Struct):
         self.modes[report.mode] += 1
         self.modes["without transactions"] += not report.transactions
         self.executions += report.executions
+        self.descents += report.hits["descent"]
         if report.violation:
             self.failures.append(report)
 
@@ -54,6 +56,8 @@ class Summary(msgspec.Struct):
         found = []
         if self.deep * 2 < self.seeds:
             found.append(f"only {self.deep} of {self.seeds} seeds have depth 2 or more")
+        if self.descents < hits_min:
+            found.append(f"only {self.descents} executions went on below")
         found += [f"fault {k} struck {self.hits[k]} times only" for k in FAULTS if self.hits[k] < hits_min]
         found += [f"killed {self.crashed_at[e]} times only at {e}" for e in EFFECTS if self.crashed_at[e] < crashes_min]
         return found
@@ -61,6 +65,7 @@ class Summary(msgspec.Struct):
     def table(self) -> str:
         """For people."""
         lines = [f"{self.seeds} seeds, {self.deep} with depth >= 2, {self.executions} executions"]
+        lines[0] += f", {self.descents} of which went on below"
         lines.append("modes    " + "  ".join(f"{k} {n}" for k, n in sorted(self.modes.items())))
         lines.append("faults   " + "  ".join(f"{k} {self.hits[k]}" for k in FAULTS))
         lines.append("kills at " + "  ".join(f"{k} {self.crashed_at[k]}" for k in EFFECTS))

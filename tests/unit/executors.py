@@ -15,7 +15,8 @@ from typing import Any
 from mr.codec import Items, encode
 from mr.model.handler import Handler, HandlerType
 from mr.worker import frames
-from mr.worker.executor_process import ExecutorProcess, Exit
+from mr.worker.executor_process import ExecutorProcess
+from mr.worker.exit import Exit
 from mr.worker.frames import HandlerName, Limits
 
 DEADLINE_S = 20.0
@@ -28,43 +29,58 @@ ALL = "for key, values in results:\n    yield key, values\n"
 
 
 class Recorder:
-    """A sink that keeps everything: `order` has the frames as they came, the rest is by child."""
+    """A sink that keeps everything: `order` has the frames as they came, the rest is by child.
+
+    A child is a number; where the executor went on below child n, those children are `(n, number)`, their reduce is
+    `(n, "reduce")`.
+    """
 
     def __init__(self) -> None:
         self.order: list[Any] = []
-        self.results_of: dict[int, Any] = {}
-        self.lists: dict[tuple[int, str], list[Any]] = defaultdict(list)
-        self.closed: dict[int, Any] = {}
-        self.us: dict[int, int] = {}
-        self.outputs: dict[int, str] = {}
-        self.sessions: dict[int, dict[str, Any]] = {}
+        self.results_of: dict[Any, Any] = {}
+        self.lists: dict[tuple[Any, str], list[Any]] = defaultdict(list)
+        self.closed: dict[Any, Any] = {}
+        self.us: dict[Any, int] = {}
+        self.outputs: dict[Any, str] = {}
+        self.sessions: dict[Any, dict[str, Any]] = {}
         self.chunk_bytes: list[int] = []
         self.notices: list[frames.Notice] = []
         self.keep = True
         self.bytes = 0
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._above: int | None = None
+        self._is_reduce = False
+
+    def _name(self, child: int) -> Any:
+        if self._above is None:
+            return child
+        return self._above, "reduce" if self._is_reduce else child
 
     def results(self, frame: frames.Results, items: Items, us: array[int]) -> None:
         self.order.append(frame)
         for number, (document, microseconds) in enumerate(zip(items, us, strict=True)):
-            assert frame.first + number not in self.results_of
-            self.results_of[frame.first + number] = json.loads(document)
-            self.us[frame.first + number] = microseconds
-        self.outputs.update(frame.outputs)
-        self.sessions.update({child: _plain(values) for child, values in frame.sessions.items()})
+            child = self._name(frame.first + number)
+            assert child not in self.results_of
+            self.results_of[child] = json.loads(document)
+            self.us[child] = microseconds
+        self.outputs.update({self._name(child): text for child, text in frame.outputs.items()})
+        self.sessions.update({self._name(child): _plain(values) for child, values in frame.sessions.items()})
 
     def _take(self, child: int, kind: str, items: Items) -> None:
         self.bytes += items.size_bytes
         if self.keep:
-            self.lists[child, kind].extend(json.loads(items.array()))
+            self.lists[self._name(child), kind].extend(json.loads(items.array()))
 
     def _close(self, frame: Any) -> None:
-        assert frame.child not in self.closed
+        child = self._name(frame.child)
+        assert child not in self.closed
         self.order.append(frame)
-        self.closed[frame.child] = frame
-        self.us[frame.child] = frame.us
-        self.outputs[frame.child] = frame.output
-        self.sessions[frame.child] = _plain(frame.session)
+        self.closed[child] = frame
+        self.us[child] = frame.us
+        self.outputs[child] = frame.output
+        self.sessions[child] = _plain(frame.session)
+        if self._is_reduce:
+            self._above, self._is_reduce = None, False
 
     def chunk(self, frame: frames.Chunk, items: Items) -> None:
         self.order.append(frame)
@@ -74,6 +90,9 @@ class Recorder:
     def mapped(self, frame: frames.Mapped, items: Items) -> None:
         self._take(frame.child, "arguments", items)
         self._close(frame)
+        if frame.goes_on:
+            assert self._above is None
+            self._above = frame.child
 
     def returned(self, frame: frames.Returned, items: Items) -> None:
         self._take(frame.child, "rows", items)
@@ -85,6 +104,14 @@ class Recorder:
 
     def failed(self, frame: frames.Failed) -> None:
         self._close(frame)
+
+    def turned(self, frame: frames.Turn) -> None:
+        assert self._above is not None
+        self.order.append(frame)
+        if frame.to == "reduce":
+            self._is_reduce = True
+        else:
+            self._above = None
 
     def noticed(self, frame: frames.Notice) -> None:
         self.notices.append(frame)
@@ -164,8 +191,13 @@ class Bench:
         cast: str | None = None,
         memory_mb: int | None = None,
         workflow: str = "flow",
+        below: tuple[str, str] | None = None,
+        most: int = 10,
     ) -> Recorder:
-        """Begin to run one child for each list of pairs in `arguments`."""
+        """Begin to run one child for each list of pairs in `arguments`.
+
+        `below` are the mapper and the reducer of the step `leaf`, which the executor may go on with.
+        """
         recorder = Recorder()
         frame = frames.RunMap(
             id=SAME_ID,
@@ -177,6 +209,14 @@ class Bench:
             mapper=self.handler(mapper, "mapper", cast=cast, memory_mb=memory_mb),
             combiner=None if combiner is None else self.handler(combiner, "combiner"),
             reducer=None if reducer is None else self.handler(reducer, "reducer"),
+            below=None
+            if below is None
+            else frames.Below(
+                step="leaf",
+                mapper=self.handler(below[0], "mapper", "leaf_mapper"),
+                reducer=self.handler(below[1], "reducer", "leaf_reducer"),
+                most=most,
+            ),
             limits=limits,
         )
         documents = [encode(pairs) for pairs in ([[["k", 1]]] if arguments is None else arguments)]
