@@ -20,13 +20,14 @@ class Case:
     """A delivery and its visit. `delivery` is None once the message was finished early.
 
     `is_careful`: an executor has ended in something that it had gone on with by itself, so all is ordered one by one.
+    `is_ready`: it waits for a free executor. `is_due`: something came of it that was not looked at yet.
     """
 
     def __init__(self, delivery: Delivery, message: Message, visit: Visit, now: float) -> None:
         self.delivery: Delivery | None = delivery
         self.message, self.visit = message, visit
         self.since = now
-        self.is_careful = False
+        self.is_careful = self.is_ready = self.is_due = False
         self.slots: set[Slot] = set()
 
 

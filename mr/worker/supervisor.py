@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 from mr.clock import stamp
 from mr.codec import Items
-from mr.errors import CorruptEntry, MrError, NotFound, StoreFull, StoreUnavailable
+from mr.errors import NotFound, StoreFull, StoreUnavailable
 from mr.model import ids
 from mr.model.capability import written
-from mr.model.message import Message, seal, unseal
+from mr.model.message import Message, seal
 from mr.model.outcome import Failed
 from mr.ports.broker import Delivery
 from mr.rules import fan_out, keys
@@ -48,6 +48,7 @@ from mr.worker.exit import Exit
 from mr.worker.feeding import Feeding
 from mr.worker.house import House
 from mr.worker.judging import Judge
+from mr.worker.opening import Opening
 from mr.worker.paces import Paces
 from mr.worker.pool import Pool, hooks_of
 from mr.worker.run import Run
@@ -121,7 +122,8 @@ class Supervisor:
             writes=parts.writers is not None,
         )
         registry = parts.registry
-        self._briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
+        briefing = Briefing(parts.store, parts.datasets, registry.definitions, registry.known, worker)
+        self._opening = Opening(briefing, parts.message_key, read=self._read, begin=self._begin)
         self._sweeper = Sweeper(parts.store, parts.publisher, registry.definitions, parts.clock, parts.message_key)
         self._desk = Desk(parts, committer, worker, lambda: self._gives_up)
         self._endings = Endings(
@@ -164,7 +166,7 @@ class Supervisor:
         await self._pool.start()
         commits.start()
         await self._in_thread(house.start)
-        await self._consumer.start(self._on_delivery)
+        await self._consumer.start(self._opening.deliver)
         await self._desk.start()
         definitions.start()
         stopped.start()
@@ -313,48 +315,6 @@ class Supervisor:
         slots = len(self._pool.slots)
         self._consumer.allow(0 if self._is_draining else slots + 1 if is_long else slots * 16)
 
-    # -- from a delivery to a case --------------------------------------------------------------------------------
-
-    def _on_delivery(self, delivery: Delivery) -> None:
-        try:
-            message = unseal(delivery.body, self._parts.message_key)
-        except CorruptEntry as error:
-            _log.warning("a message of topic %s is dropped: %s", delivery.topic, error)
-            delivery.finish()
-            return
-        again = delivery.attempts > 1
-        try:
-            visit = None if again else self._briefing.open_quickly(message)
-        except MrError as error:
-            _log.warning("a message of topic %s is looked at again: %s", delivery.topic, error)
-            visit, again = None, True
-        if visit is not None:
-            self._begin(delivery, message, visit)
-        else:
-            self._open(delivery, message, again)
-
-    def _open(self, delivery: Delivery, message: Message, again: bool) -> None:
-        self._read(
-            partial(self._briefing.open, message, again=again, since=time.monotonic()),
-            partial(self._opened, delivery, message),
-            partial(self._not_opened, delivery, message),
-        )
-
-    def _opened(self, delivery: Delivery, message: Message, visit: Visit | None) -> None:
-        if visit is None:
-            delivery.finish()
-        else:
-            self._begin(delivery, message, visit)
-
-    def _not_opened(self, delivery: Delivery, message: Message, error: BaseException) -> None:
-        if isinstance(error, (StoreUnavailable, StoreFull)):
-            delivery.requeue(0.5)
-        elif isinstance(error, NotFound):
-            delivery.finish()  # cleaned away while it was looked at
-        else:
-            _log.error("a message of request %s cannot be opened", message.r, exc_info=error)
-            delivery.requeue(5.0)
-
     def _begin(self, delivery: Delivery, message: Message, visit: Visit) -> None:
         case = Case(delivery, message, visit, time.monotonic())
         self._cases.add(case)
@@ -364,11 +324,12 @@ class Supervisor:
 
     def _pump(self, case: Case) -> None:
         visit = case.visit
+        case.is_due = False
         if visit.verdict is not None:
             for slot in case.slots:
                 self._pool.void(slot)
         elif visit.has_work:
-            self._ready.append(case)
+            self._line_up(case)
             self._feed()
         unit = visit.harvest(share=not self._is_alone, drain=self._is_draining)
         if unit is not None:
@@ -385,7 +346,7 @@ class Supervisor:
         if case.visit.verdict is Verdict.LOST:
             _log.info("request %s: another execution's manifest won, looking again", case.visit.request_id)
             if case.delivery is not None:
-                self._open(case.delivery, case.message, True)
+                self._opening.once_more(case.delivery, case.message)
         elif case.delivery is not None:
             case.delivery.finish()
 
@@ -393,16 +354,17 @@ class Supervisor:
 
     def _feed(self) -> None:
         """Give work to free executors, cases in turn."""
-        held: dict[Case, None] = {}
+        held: list[Case] = []
         while self._ready and (slot := self._pool.free()) is not None:
             case = self._ready.popleft()
+            case.is_ready = False
             handler = case.visit.next_handler
             if case.visit.verdict is not None or handler is None:
                 continue
             slot.version = handler.version if handler.handler_type == "mapper" else None
             taken = self._stock.take(handler.capability) if self._pool.may_run(slot.version) else None
             if taken is None:
-                held[case] = None
+                held.append(case)
                 continue
             work = case.visit.next(self._paces.at_once(slot.version))
             if work is None:
@@ -410,10 +372,16 @@ class Supervisor:
                 continue
             slot.taken = taken
             if case.visit.has_work:
-                self._ready.append(case)
+                self._line_up(case)
             self._prepare(slot, case, work)
-        self._ready.extend(held)
+        for case in held:
+            self._line_up(case)
         self._mind_stock()
+
+    def _line_up(self, case: Case) -> None:
+        if not case.is_ready:
+            case.is_ready = True
+            self._ready.append(case)
 
     def _mind_stock(self) -> None:
         """Nothing is taken of topics for which too little is left; what is theirs is for others."""
@@ -504,7 +472,14 @@ class Supervisor:
     # -- what comes back from executors ---------------------------------------------------------------------------
 
     def _heard(self, case: Case) -> None:
-        self._loop.call_soon(self._pump, case)
+        # Once for all that came together.
+        if not case.is_due:
+            case.is_due = True
+            self._loop.call_soon(self._look, case)
+
+    def _look(self, case: Case) -> None:
+        if case.is_due:
+            self._pump(case)
 
     def _run_finished(self, slot: Slot, run: Run) -> None:
         self._paces.learn(run, self._loop.time())
