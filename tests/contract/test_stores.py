@@ -66,6 +66,27 @@ class TestSqlite(StoreContract, TransactionContract):
         return write_more_than_is_kept
 
 
+class TestSqliteThroughARelay(TestSqlite):
+    """The same where another process, here another file, commits what can be handed over."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Iterator[SqliteFile]:
+        file = SqliteFile(tmp_path / "mr.db", busy_s=0.3, history=HISTORY)
+        worker = SqliteStore(SqliteFile(file.path, busy_s=0.3, history=HISTORY))
+        worker.take_commits()
+        yield file
+        file.close()
+        worker.close()
+        worker.file.close()
+
+    @pytest.fixture
+    def store(self, file: SqliteFile) -> Iterator[Store]:
+        store = _ClosesFile(file)
+        store.hand_over_commits()
+        yield store
+        store.close()
+
+
 class _ClosesFile(SqliteStore):
     """A store whose `close` closes the file too, as one that was opened by path does."""
 

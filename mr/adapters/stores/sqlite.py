@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from mr.adapters.sqlite_condition import conditions
 from mr.adapters.sqlite_file import SqliteFile
+from mr.adapters.sqlite_relay import Courier, Relay, is_single
 from mr.adapters.sqlite_writer import Batch
 from mr.errors import NotFound, StoreFull, StoreUnavailable, ValueRefused, WatchLost
 from mr.model.condition import Condition
@@ -74,10 +75,27 @@ class SqliteStore(Store):
     def __init__(self, file: SqliteFile | str | os.PathLike[str]) -> None:
         self._owns = not isinstance(file, SqliteFile)
         self.file = file if isinstance(file, SqliteFile) else SqliteFile(file)
+        self._relay: Relay | None = None
+        self._courier: Courier | None = None
+
+    def take_commits(self) -> None:
+        """Commit for other processes from now on, as soon as none else does."""
+        self._relay = self._relay or Relay(self.file.path, self._write)
+
+    def hand_over_commits(self) -> None:
+        """Have another process commit from now on, while one does so."""
+        self._courier = self._courier or Courier(self.file.path)
 
     def commit(self, transaction: Transaction) -> Outcome:
         """Raises, beside what the port says: NotFound if a lease of a Put is over; nothing is applied then."""
         _check(transaction, self.limits)
+        if self._courier is not None and is_single(transaction):
+            outcome = self._courier.hand_in(transaction)
+            if outcome is not None:
+                return outcome
+        return self._write(transaction)
+
+    def _write(self, transaction: Transaction) -> Outcome:
         return self.file.write(lambda batch: _apply(batch, transaction))
 
     def get(self, key: str) -> Entry | None:
@@ -163,6 +181,10 @@ class SqliteStore(Store):
         return conditions(self.file)
 
     def close(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+        if self._courier is not None:
+            self._courier.close()
         if self._owns:
             self.file.close()
 
