@@ -161,7 +161,7 @@ def test_what_takes_long_is_told_meanwhile(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench() as one:
             recorder = one.start_map(THREE, reducer=ALL, below=(leaf, ALL))
-            await until(lambda: len(recorder.order) == 2, "the mapper and the first child are told")
+            await until(lambda: (0, 0) in recorder.results_of, "the mapper and the first child are told")
             assert told(recorder) == [(Mapped, 0), (Results, None)]
             current = one.process.current()
             assert current is not None
@@ -213,7 +213,7 @@ def test_who_dies_after_it_was_told_is_known(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench() as one:
             recorder = one.start_map(THREE, reducer=SUM, below=(leaf, ALL))
-            await until(lambda: len(recorder.order) == 2, "it is told")
+            await until(lambda: (0, 1) in recorder.results_of, "it is told")
             (tmp_path / "gate").touch()
             how = await _end(one, recorder, one.process)
         assert (how.class_, how.child, how.stage, how.is_untold) == ("exit", 2, "map", False)
