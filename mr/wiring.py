@@ -18,6 +18,7 @@ from mr.ports.file_system import FileSystem
 from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
+from mr.services.collections import Collections
 from mr.services.datasets import Datasets
 from mr.services.events import Events, destination
 from mr.services.notices import Notices, Way
@@ -241,6 +242,11 @@ class Parts:
     def datasets(self) -> Datasets:
         """Data of requests."""
         return Datasets(self.store)
+
+    @cached_property
+    def collections(self) -> Collections:
+        """What handlers share."""
+        return Collections(self.store)
 
     @cached_property
     def submission(self) -> Submission:

@@ -9,13 +9,16 @@ from mr.ports.store import Entry, Store
 PAGE = 500
 
 
-def entries(store: Store, prefix: str, *, after: str = "", keys_only: bool = False) -> Iterator[Entry]:
+def entries(
+    store: Store, prefix: str, *, after: str = "", keys_only: bool = False, at_once: int | None = None
+) -> Iterator[Entry]:
     """All entries below a prefix, those after the key `after` only; each page is of its own moment.
 
+    `at_once`: entries in a page, where values may be so big that the usual number would be too much.
     Raises: StoreUnavailable, also between two entries.
     """
     while True:
-        page = store.range(prefix, after=after, limit=PAGE, keys_only=keys_only)
+        page = store.range(prefix, after=after, limit=at_once or PAGE, keys_only=keys_only)
         yield from page.entries
         if not page.more:
             return

@@ -3,9 +3,8 @@
     <prefix>00000000   first
     <prefix>00000001   second
 
-Who numbers what he writes, as an execution does with its chunks, puts: a repeat writes the same again. Those who share
-a queue append: who loses the race for a number takes the next one, and nothing is ever overwritten. Items are not taken
-out one by one; a queue goes as a whole.
+Who writes numbers what he writes, as an execution does with its chunks: a repeat writes the same again. Those who share
+a queue have `shared_queue`. Items are not taken out one by one; a queue goes as a whole.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mr.collections.pages import entries
-from mr.ports.store import Absent, Put, Store, Transaction
+from mr.ports.store import Put, Store, Transaction
 from mr.rules import keys
 
 
@@ -36,23 +35,20 @@ class Queue:
         """Write an item under a number of one's own."""
         self._store.commit(Transaction(operations=[Put(self.key(number), value)]))
 
-    def append(self, value: bytes) -> int:
-        """Write an item behind all others; its number.
-
-        Guarantee: an item has its number to itself. After StoreUnavailable with `unknown` set it may stand there.
-        """
-        number = len(self)
-        while True:
-            key = self.key(number)
-            if self._store.commit(Transaction(conditions=[Absent(key)], operations=[Put(key, value)])).succeeded:
-                return number
-            number += 1  # somebody else was quicker
-
-    def items(self, *, after: int = -1) -> Iterator[tuple[int, bytes]]:
-        """Numbers and items in order, those behind the number `after`, read in pages."""
+    def items(self, *, after: int = -1, at_once: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Numbers and items in order, those behind the number `after`, read in pages (of `at_once`)."""
         start = self.key(after) if after >= 0 else ""
-        for entry in entries(self._store, self.prefix, after=start):
+        for entry in entries(self._store, self.prefix, after=start, at_once=at_once):
             yield int(entry.key[len(self.prefix) :]), entry.value
+
+    def end(self) -> int:
+        """The number behind the last item."""
+        number = len(self)
+        # If no number is left out, that is it.
+        start = self.key(number - 1) if number else ""
+        for entry in entries(self._store, self.prefix, after=start, keys_only=True):
+            number = int(entry.key[len(self.prefix) :]) + 1
+        return number
 
     def clear(self) -> None:
         """Take all items out."""

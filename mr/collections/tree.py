@@ -41,12 +41,13 @@ class Tree:
         """Give a node its data."""
         self._store.commit(Transaction(operations=[Put(self.key(*names), value)]))
 
-    def children(self) -> Iterator[str]:
+    def children(self, *, after: str | None = None) -> Iterator[str]:
         """Names of the nodes right below, in the order of their keys, read in pages.
 
+        `after`: those behind this one only, which has children itself.
         Of what is further below, a page of keys is read at most; a subtree costs no more for being big.
         """
-        behind = ""
+        behind = "" if after is None else f"{self.key(after)}/{_BEHIND}"
         while True:
             page = self._store.range(self.prefix, after=behind, limit=PAGE, keys_only=True)
             last = None
@@ -59,9 +60,12 @@ class Tree:
             if not page.more:
                 return
 
-    def walk(self) -> Iterator[tuple[tuple[str, ...], bytes]]:
-        """All nodes with data: their names from here, and the data; read in pages."""
-        for entry in entries(self._store, self.prefix):
+    def walk(
+        self, *, after: tuple[str, ...] = (), at_once: int | None = None
+    ) -> Iterator[tuple[tuple[str, ...], bytes]]:
+        """All nodes with data: their names from here, and the data; those behind `after`, in pages (of `at_once`)."""
+        start = self.key(*after) if after else ""
+        for entry in entries(self._store, self.prefix, after=start, at_once=at_once):
             parts = entry.key[len(self.prefix) :].split("/")
             yield tuple([keys.decoded(part) for part in parts]), entry.value
 
@@ -69,3 +73,6 @@ class Tree:
         """Remove every node."""
         while self._store.delete_prefix(self.prefix):
             pass
+
+    def __len__(self) -> int:
+        return self._store.count(self.prefix)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote, unquote
 
 ACTIVE = "active/"
+COLLECTIONS = "collections/"
 DATASETS = "queues/dataset/"
 DUE = "due/"
 FACTS = "entities/invocation/"
@@ -177,6 +178,11 @@ def sessions(w: str, r: str, p: str = "", execution: str = "") -> str:
 
 def session(w: str, r: str, p: str, execution: str, key: str) -> str:
     return f"entity_trees/sessions/{w}/{r}/{p}/{execution}/{encoded(key)}"
+
+
+def collections(w: str, kind: str = "", name: str = "") -> str:
+    """A collection that the handlers of a workflow share, all of a kind (`queues`, `trees`), or all of them."""
+    return f"{COLLECTIONS}{w}/{kind}/{name}/" if name else f"{COLLECTIONS}{w}/{kind}/" if kind else f"{COLLECTIONS}{w}/"
 
 
 def receipts(w: str, r: str) -> str:

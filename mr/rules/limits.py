@@ -11,6 +11,8 @@ SESSION_MAX = 1024 * 1024
 """Bytes of all that one invocation keeps in its session, keys and values."""
 SESSION_KEY_MAX = 1024
 """Bytes of a session key, as JSON: it becomes a part of a key of the store."""
+PATH_MAX = 1024
+"""Bytes of a path in a tree that handlers share, or of the key of an item in a queue, as JSON, for the same reason."""
 ARGUMENTS_MAX = 1024 * 1024
 """Bytes of the arguments of a request, which stand in one record of the store."""
 DEPTH_MAX = 32

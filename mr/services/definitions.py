@@ -211,9 +211,9 @@ class Definitions:
         return True
 
     def remove_leftovers(self, w: str) -> bool:
-        """Remove what a workflow that is gone has defined; False, and nothing more is removed, if it is there."""
+        """Remove what a workflow that is gone has defined or kept; False, and no more goes, if it is there."""
         absent = Absent(keys.workflow(w))
-        prefixes = [keys.jobs(w), keys.steps(w), keys.handlers(w), keys.requirements(w)]
+        prefixes = [keys.jobs(w), keys.steps(w), keys.handlers(w), keys.requirements(w), keys.collections(w)]
         for prefix in (*prefixes, keys.library(w), keys.definition_set(w)):
             going = [Delete(entry.key) for entry in entries(self._store, prefix, keys_only=True)]
             for batch in batches(going, self._store.limits):

@@ -132,12 +132,14 @@ class Registry:
         return self.get_workflow(name)
 
     def delete_workflow(self, name: str, *, force: bool = False) -> list[str]:
-        """Remove a workflow; with `force` also all that it defines, which is listed.
+        """Remove a workflow; with `force` also all that it defines and its handlers share, which is listed.
 
-        Raises: DefinitionInUse if it defines anything (unless forced), or if requests still run (always).
+        Raises: DefinitionInUse if there is anything of it (unless forced), or if requests still run (always).
         """
         _, version, definitions = self.current(name)
         contents = rule.contents(definitions)
+        if self._store.range(keys.collections(name), limit=1, keys_only=True).entries:
+            contents = [*contents, "collections"]
         if contents and not force:
             raise DefinitionInUse(f"workflow {name!r} is not empty: {', '.join(contents)}", contents)
         self._refuse_while_requests_run(name)

@@ -38,6 +38,7 @@ from _thread import _count as thread_count
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from os import chdir, close, dup, makedirs, umask
 from resource import RLIMIT_NOFILE, getrlimit
 from signal import SIGKILL, SIGSTOP, valid_signals
@@ -54,6 +55,7 @@ from mr.errors import CorruptEntry
 from mr.model.handler import Handler
 from mr.model.language import Language
 from mr.worker import frames
+from mr.worker.asking import Asking
 from mr.worker.bodies import Bodies, Foreigners
 from mr.worker.children import Children
 from mr.worker.family import end_children
@@ -61,19 +63,17 @@ from mr.worker.frames import Cell
 from mr.worker.inputs import Inputs
 from mr.worker.invoke import Runner
 from mr.worker.log import Hooks
-from mr.worker.memory import Memory
+from mr.worker.memory import EXIT_MEMORY, Memory
 from mr.worker.mount import driver_threads
 from mr.worker.output import Capture
 from mr.worker.scope import Current
+from mr.worker.shared_collections import SharedCollections
 from mr.worker.wear import Left
 
 RESULTS_BYTES = 64 * 1024
 RESULTS_AGE_S = 0.005
 SLOW_US = 1000
 """The result of a child that took this long is sent at once: a frame costs a fiftieth of it."""
-
-EXIT_MEMORY = 86
-"""Exit code of an executor that ran out of memory in its own code."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -271,7 +271,7 @@ class _Surroundings:
         except OSError:
             return False
 
-    def left(self, before_waiting: Callable[[], None]) -> Left:
+    def left(self, own_threads: int, before_waiting: Callable[[], None]) -> Left:
         """End the processes that handlers have left; what else they have left that cannot be put back."""
         if not end_children(self._children.settle(), before_waiting):
             return "processes"
@@ -284,7 +284,7 @@ class _Surroundings:
         close(lowest)
         if lowest >= self._descriptors_max:
             return "descriptors"
-        return "threads" if thread_count() > _OWN_THREADS and thread_count() > _OWN_THREADS + driver_threads() else ""
+        return "threads" if thread_count() > own_threads and thread_count() > own_threads + driver_threads() else ""
 
 
 class Executor:
@@ -305,6 +305,8 @@ class Executor:
             self._bodies, current, self._capture, cell, self._outbox, start.directory, memory,
             put_back=self._surroundings.restore,
         )  # fmt: skip
+        self._asking = Asking(self._outbox.send, self._read, cell, lambda: self._runner.order)
+        current.collections = partial(SharedCollections, self._asking)
 
     def serve(self) -> None:
         """Until the supervisor closes the socket. Raises: CorruptEntry for an order that is none."""
@@ -335,8 +337,10 @@ class Executor:
             else:
                 raise CorruptEntry(f"{type(header).__name__} came outside of a reduce")
             self._cell.integers[Cell.CHILD] = frames.NO_CHILD
+            if self._asking.threads:
+                self._asking.settle()
             # Nobody waits for a result until processes have ended.
-            left = self._surroundings.left(before_waiting=self._outbox.flush)
+            left = self._surroundings.left(_OWN_THREADS + self._asking.threads, before_waiting=self._outbox.flush)
             self._capture.take()
             self._outbox.end(frames.Finished(id=header.id, next=following, left=left))
 

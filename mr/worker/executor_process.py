@@ -101,6 +101,9 @@ class Sink(Protocol):
     def noticed(self, frame: frames.Notice) -> None:
         """A handler wants somebody to be told."""
 
+    def called(self, frame: frames.Call, body: bytes) -> None:
+        """A handler waits for `ExecutorProcess.answer`."""
+
     def finished(self, frame: frames.Finished) -> None:
         """The run is over."""
 
@@ -322,6 +325,11 @@ class ExecutorProcess:
         """There is no more input. Raises: ExecutorGone."""
         self._write(frames.pack(frames.End()))
 
+    def answer(self, frame: frames.Answer, items: Items) -> None:
+        """Answer a Call, if there is still anybody who waits."""
+        with contextlib.suppress(ExecutorGone):
+            self._write(frames.pack(frame, frames.pack_items(items)))
+
     def _write(self, data: bytes) -> None:
         self._alive()
         if self._transport is None or self._transport.is_closing():
@@ -451,6 +459,8 @@ class ExecutorProcess:
             sink.failed(frame)
         elif isinstance(frame, frames.Turn):
             sink.turned(frame)
+        elif isinstance(frame, frames.Call):
+            sink.called(frame, body)
         else:
             # Cleared first: the sink may begin the next run at once.
             self._sink = self._run = None

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from mr.worker.executor import EXIT_MEMORY
 from mr.worker.frames import Stage
+from mr.worker.memory import EXIT_MEMORY
 
 How = Literal["killed", "exit", "signal", "lost_worker", "memory", "protocol"]
 

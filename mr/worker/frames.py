@@ -8,7 +8,8 @@ The supervisor passes documents along without looking into them, so a frame cost
 
 Supervisor to executor: Mount at most once, Define (body: the Handler as JSON), Scope (body: names), RunMap (body: one
 dataset of arguments for each child), RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for
-each run Results, Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last.
+each run Results, Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last. A handler may ask
+for something of a collection: Call, and it waits for the Answer, which is the only order that comes while one runs.
 
 The hard part is what cannot be a frame, because a handler runs meanwhile: which child runs since when, and "stop
 before the next child". Both stand in the cell, 40 bytes of shared memory that each side reads at any time.
@@ -26,6 +27,7 @@ import msgspec
 from mr import codec
 from mr.codec import Items
 from mr.errors import CorruptEntry
+from mr.model.operation import Operation
 from mr.rules import fan_out, limits
 from mr.worker.wear import Left
 
@@ -152,6 +154,14 @@ class End(msgspec.Struct, frozen=True, tag="end", tag_field="t"):
     """There is no more input."""
 
 
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="answer", tag_field="t"):
+    """What came of a Call. Body: items, of which there may be `more`; or else `code`, `message` of the error."""
+
+    more: bool = False
+    code: str = ""
+    message: str = ""
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="t"):
     """The executor has started."""
 
@@ -260,6 +270,13 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", tag_field=
     text: str
 
 
+class Call(msgspec.Struct, frozen=True, kw_only=True, tag="call", tag_field="t"):
+    """A handler asks for something of a collection, and waits. Body: the value that it writes, if it does."""
+
+    id: int
+    operation: Operation
+
+
 class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="finished", tag_field="t"):
     """The run is over. `next` is the first child that was not started; `left` what handlers left in the executor."""
 
@@ -268,8 +285,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     left: Left = ""
 
 
-Order = Mount | Define | Scope | RunMap | RunReduce | Input | End
-Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Turn | Notice | Finished
+Order = Mount | Define | Scope | RunMap | RunReduce | Input | End | Answer
+Report = Ready | Results | Chunk | Mapped | Returned | Reduced | Failed | Turn | Notice | Call | Finished
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

@@ -279,6 +279,11 @@ class Runner:
             Notice(id=self._order.id, child=number, by=by, level=level, handler=handler, text=text)  # type: ignore[arg-type]
         )
 
+    @property
+    def order(self) -> RunMap | RunReduce:
+        """The run that is on, or was last."""
+        return self._order
+
     def _begin(self, order: RunMap | RunReduce, path: str, mark: int = 0) -> None:
         self._order, self._limits, self._told, self._mark = order, order.limits, (0, 0), mark
         self._spots.clear()

@@ -11,6 +11,8 @@ from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit, setrlimit
 MEGABYTE = 1024 * 1024
 RESERVE_BYTES = 32 * MEGABYTE
 LIFTED = -1
+EXIT_MEMORY = 86
+"""Exit code of an executor that ran out of memory in its own code."""
 
 
 class Memory:

@@ -56,6 +56,7 @@ class Run:
         on_finished: Callable[[Run], None],
         now: Callable[[], float],
         notices: Notices,
+        on_call: Callable[[Run, frames.Call, bytes], None],
     ) -> None:
         self.visit, self.executor = visit, executor
         self.work: Work = work
@@ -67,7 +68,7 @@ class Run:
         self.step_below = ""
         self.started = now()
         self._stage, self._on_outcome, self._on_mapped, self._on_finished = stage, on_outcome, on_mapped, on_finished
-        self._notices = notices
+        self._notices, self._on_call = notices, on_call
         self._counts: list[int] = []
         self._size_bytes = 0
         self._is_staging = False
@@ -208,6 +209,10 @@ class Run:
             ),
             frame.by,
         )  # fmt: skip
+
+    def called(self, frame: frames.Call, body: bytes) -> None:
+        """A handler wants something of a collection; it is answered whatever else waits here."""
+        self._on_call(self, frame, body)
 
     def finished(self, frame: frames.Finished) -> None:
         """The run is over."""

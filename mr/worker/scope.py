@@ -152,7 +152,8 @@ class Session:
 class Current:
     """What runs now. For a map `path` is that of the parent and `child` a number, else `path` is its own.
 
-    `tell` passes on what a handler wants somebody to be told; `file_system` is where the shared one is.
+    `tell` passes on what a handler wants somebody to be told; `file_system` is where the shared one is; `collections`
+    gives those of a workflow.
     """
 
     def __init__(self, capture: Capture, tell: Tell) -> None:
@@ -164,6 +165,7 @@ class Current:
         self.child: int | None = None
         self.context: Context | None = None
         self.file_system: FileSystemUrl | None = None
+        self.collections: Callable[[str], Any] = lambda workflow: Missing("this process has no supervisor")
 
     @property
     def invocation(self) -> str:
@@ -209,6 +211,11 @@ class Context:
     def fs(self) -> Any:
         """The shared file system."""
         return self._scope["FS"]
+
+    @property
+    def collections(self) -> Any:
+        """Queues and trees that all invocations of the workflow share."""
+        return self._scope["COLLECTIONS"]
 
     @property
     def log(self) -> Any:
@@ -306,6 +313,7 @@ def build(
         "S_SET": session.set,
         "S_LIST": session.list,
         "FS": Missing("no filesystem configured: set MR_FS_URL") if url is None else SharedFiles(url, workflow),
+        "COLLECTIONS": current.collections(workflow),
         "SEP": SEP,
         "JOIN": lambda *parts: SEP.join(parts),
         "PRINT": lambda message: print(message, file=sys.stdout),

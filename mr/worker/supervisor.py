@@ -37,6 +37,7 @@ from mr.services.sweeper import Sweeper
 from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.wiring import Parts
+from mr.worker.answering import Answering
 from mr.worker.case import Case, Slot, holds
 from mr.worker.committing import CommitThread, Stopped
 from mr.worker.descents import Descents
@@ -139,13 +140,12 @@ class Supervisor:
         Raises: ConfigError if the executors cannot start; StoreUnavailable if the store is away at the start.
         """
         self._loop = asyncio.get_running_loop()
-        commits = CommitThread(self._committer, self._loop.call_soon_threadsafe, self._fail)
-        self._commits = commits
-        parts = self._parts
+        parts, post = self._parts, self._loop.call_soon_threadsafe
+        commits = self._commits = CommitThread(self._committer, post, self._fail)
+        self._answering = Answering(parts.collections, self._quota, len(self._pool.slots), self._pause, post)
         serving = Serving(
             parts.registry, self._settings.worker, self._offered, learn=self._feeding.learn, on_change=self._serve,
-            tell=parts.notices.tell,
-            post=self._loop.call_soon_threadsafe,
+            tell=parts.notices.tell, post=post,
         )  # fmt: skip
         house = House(
             name=self.name, store=parts.store, receipts=parts.receipts, sweeper=self._sweeper, cleaner=parts.cleaner,
@@ -186,6 +186,7 @@ class Supervisor:
         await self._pool.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._stagers.shutdown(wait=False, cancel_futures=True)
+        self._answering.close()
         if self._problem is not None:
             _log.error("the worker ended because a thread of it died", exc_info=self._problem)
         return 0 if self._problem is None else 1
@@ -438,7 +439,7 @@ class Supervisor:
         slot.run = Run(
             visit, work, executor, stage=self._stage, now=self._loop.time, notices=self._parts.notices,
             on_outcome=partial(self._heard, case), on_mapped=partial(self._descents.learn, visit),
-            on_finished=partial(self._run_finished, slot),
+            on_finished=partial(self._run_finished, slot), on_call=self._answering.take,
         )  # fmt: skip
         below = None if case.is_careful else self._descents.of(visit, work)
         try:

@@ -8,7 +8,7 @@ import json
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,6 +47,7 @@ class Recorder:
         self.notices: list[frames.Notice] = []
         self.keep = True
         self.bytes = 0
+        self.answers: Callable[[frames.Call, bytes], None] | None = None
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._above: int | None = None
         self._is_reduce = False
@@ -115,6 +116,10 @@ class Recorder:
 
     def noticed(self, frame: frames.Notice) -> None:
         self.notices.append(frame)
+
+    def called(self, frame: frames.Call, body: bytes) -> None:
+        assert self.answers is not None, f"nobody answers {frame}"
+        self.answers(frame, body)
 
     def finished(self, frame: frames.Finished) -> None:
         self.order.append(frame)
