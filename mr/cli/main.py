@@ -23,6 +23,7 @@ PLACES = {
     "invocation": Place("mr.cli.invocation:invocation", "One invocation of a request."),
     "logs": Place("mr.cli.prints:logs", "What the handlers of a request printed."),
     "fs": Place("mr.cli.fs:fs", "The file system that handlers share."),
+    "collections": Place("mr.cli.collections:collections", "Queues and trees that handlers share."),
     "status": Place("mr.cli.status:status", "Workers, and what is waiting."),
     "doctor": Place("mr.cli.doctor:doctor", "Whether all is as it should be, and what to do."),
     "config": Place("mr.cli.config:config", "The settings and where they come from."),

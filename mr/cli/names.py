@@ -109,6 +109,17 @@ def place_argument(name: str) -> Callable[[F], F]:
     return click.argument(name, metavar="WORKFLOW[:PATH]", shell_complete=offered(_workflows))
 
 
+def _collections(parts: Parts, ctx: click.Context, incomplete: str) -> Iterable[str]:
+    """Workflows, and behind one its collections."""
+    w, colon, _ = incomplete.partition(":")
+    if not colon:
+        return parts.registry.list_workflows()
+    return [f"{w}:{kind}/{name}" for kind, name in parts.collections.names(w)]
+
+
+collection_argument: Callable[[F], F] = click.argument(
+    "place", metavar="WORKFLOW[:PLACE]", shell_complete=offered(_collections)
+)
 request_argument: Callable[[F], F] = click.argument("name", metavar="REQUEST", shell_complete=offered(_requests))
 """An id, its first digits (4 or more), or `WORKFLOW/ID`; `Tracing.find` understands all three."""
 requests_argument: Callable[[F], F] = click.argument(

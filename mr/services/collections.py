@@ -101,7 +101,7 @@ class Collections:
         if isinstance(asked, operation.WRITES):
             _check_value(value)
         if isinstance(asked, operation.Append):
-            _check_texts("the key of an item", [asked.key] if asked.key else [])
+            _check_size("the key of an item", asked.key)
             # Sends each of its questions again, not all of it: that could append twice.
             return _numbers(self.queue(w, asked.queue, patiently).append(value, asked.key))
         return patiently(lambda: self._answer(w, asked, value))
@@ -168,8 +168,8 @@ def _check_number(after: int) -> None:
         raise ValueRefused(f"expected the number of an item, from 0 to {NUMBER_MAX}, or -1, got: {after}")
 
 
-def _check_texts(what: str, texts: Iterable[str]) -> None:
-    size = len(codec.dumps(list(texts)))
+def _check_size(what: str, name: str | tuple[str, ...]) -> None:
+    size = len(codec.dumps(name))
     if size > limits.PATH_MAX:
         raise ValueRefused(f"{what} has {size} bytes as JSON; at most {limits.PATH_MAX} are accepted")
 
@@ -177,7 +177,7 @@ def _check_texts(what: str, texts: Iterable[str]) -> None:
 def _path(path: Iterable[str]) -> tuple[str, ...]:
     """The path, if it may be one. Raises: ValueRefused."""
     path = tuple(path)
-    _check_texts("a path in a tree", path)
+    _check_size("a path in a tree", path)
     if len(path) > PATH_DEPTH_MAX:
         raise ValueRefused(f"a path in a tree has {len(path)} names; at most {PATH_DEPTH_MAX} are accepted")
     if "" in path:

@@ -20,6 +20,7 @@ from mr.collections.shared_tree import SharedTree
 from mr.collections.tree import Tree
 from mr.errors import ValueRefused
 from mr.ports.store import Put, Store, Transaction
+from mr.rules import limits
 from tests.servers import EtcdServer
 
 T = TypeVar("T")
@@ -218,6 +219,15 @@ def test_a_shared_queue_that_was_cleared_begins_anew_and_knows_no_key(store: Sto
     assert (len(shared), list(shared.items()), shared.append(b"5", "key 1")) == (0, [], 0)
 
 
+@pytest.mark.parametrize("text", ["x", "é", '\\"', "%"], ids=["letters", "two bytes", "quotes", "percent signs"])
+def test_a_value_as_big_as_it_may_be_fits_every_store(store: Store, text: str) -> None:
+    value = b'"' + text.encode() * ((limits.VALUE_MAX - 2) // len(text.encode())) + b'"'
+    assert SharedQueue(store, "c/x/q/").append(value, "key") == 0
+    assert SharedQueue(store, "c/x/q/").get(0) == value
+    SharedTree(store, "c/x/t/").put(value, "a")
+    assert SharedTree(store, "c/x/t/").get("a") == value
+
+
 def test_a_queue_without_numbers_left_says_so(store: Store) -> None:
     Queue(store, "c/x/items/").put(NUMBER_MAX, b'{"id":"x","value":1}')
     for key in ("", "key"):
@@ -234,11 +244,12 @@ def test_a_node_that_many_share_may_have_data_and_children(store: Store) -> None
     order = list(shared.children())
     assert [list(shared.children(after=name)) for name in order] == [order[at + 1 :] for at in range(len(order))]
     walked = list(shared.walk())
-    assert dict(walked) == {
+    expected: dict[tuple[str, ...], bytes] = {
         (): b"",
         **{(name,): name.encode() for name in NAMES},
         **{(name, below): f"{name}/{below}".encode() for name in NAMES for below in NAMES},
     }
+    assert dict(walked) == expected
     assert list(shared.walk(after=(), at_once=2)) == walked[1:]
     assert list(shared.walk(after=walked[50][0])) == walked[51:]
     assert (shared.get(), shared.get("a"), shared.at("a").get("a-b"), shared.get("b")) == (b"", b"a", b"a/a-b", None)
