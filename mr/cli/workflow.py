@@ -73,11 +73,11 @@ def show(name: str, as_json: bool) -> None:
 
 @workflow.command("rm", examples=["mr workflow rm words", "mr workflow rm words --force --yes"])
 @workflow_name_argument
-@click.option("--force", is_flag=True, help="Also everything that it defines.")
+@click.option("--force", is_flag=True, help="Also everything that it defines and its handlers share.")
 @yes_option
 def rm(name: str, force: bool, yes: bool) -> None:
     """Remove a workflow."""
-    ask(f"Remove workflow {name}{' and all that it defines' if force else ''}?", yes)
+    ask(f"Remove workflow {name}{' and all that is in it' if force else ''}?", yes)
     with opened() as parts:
         gone = parts.registry.delete_workflow(name, force=force)
     did(f"removed workflow {name}" + (f", with {', '.join(gone)}" if gone else ""))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from mr.codec import Items
-from mr.errors import MrError
+from mr.errors import CorruptEntry, MrError
 from mr.model import operation
 from mr.services import collections
 from mr.services.collections import Collections
@@ -40,9 +40,16 @@ class Answering:
     ) -> None:
         self._collections, self._quota, self._pause, self._post = collections, quota, pause, post
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="collections")
+        self._waiting: set[Run] = set()
 
     def take(self, run: Run, call: frames.Call, value: bytes) -> None:
-        """A call has come; its executor gets the answer, or has gone by then."""
+        """A call has come; its executor gets the answer, or has gone by then. In the loop.
+
+        Raises: CorruptEntry if it has not waited for the one before: nobody may heap up calls here.
+        """
+        if run in self._waiting:
+            raise CorruptEntry("a call came before the one before it was answered")
+        self._waiting.add(run)
         self._threads.submit(self._answer, run, call, value)
 
     def close(self) -> None:
@@ -62,7 +69,11 @@ class Answering:
             answer = frames.Answer(code="error", message=f"this should not happen: {type(error).__name__}: {error}")
         else:
             answer, items = frames.Answer(more=found.more), Items.of(found.documents)
-        self._post(partial(run.executor.answer, answer, items))
+        self._post(partial(self._answered, run, answer, items))
+
+    def _answered(self, run: Run, answer: frames.Answer, items: Items) -> None:
+        self._waiting.discard(run)
+        run.executor.answer(answer, items)
 
     def _perform(self, visit: Visit, asked: operation.Operation, value: bytes) -> collections.Answer:
         w, r = visit.workflow, visit.request_id

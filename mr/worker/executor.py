@@ -296,17 +296,18 @@ class Executor:
         self._capture = Capture(start.output, start.output_bytes)
         children = Children()
         self._surroundings = _Surroundings(self._capture, start.directory, children)
-        current = self._current = Current(self._capture, lambda *told: self._runner.tell(*told))
+        self._outbox = Outbox(channel, cell)
+        self._asking = Asking(self._outbox.send, self._read, cell, lambda: self._runner.order)
+        current = self._current = Current(
+            self._capture, lambda *told: self._runner.tell(*told), partial(SharedCollections, self._asking)
+        )
         memory = Memory(start.memory_bytes)
         foreigners = Foreigners(start.languages, children, start.directory, memory)
         self._bodies = Bodies(current, start.hooks, self._surroundings.builtins, foreigners)
-        self._outbox = Outbox(channel, cell)
         self._runner = Runner(
             self._bodies, current, self._capture, cell, self._outbox, start.directory, memory,
             put_back=self._surroundings.restore,
         )  # fmt: skip
-        self._asking = Asking(self._outbox.send, self._read, cell, lambda: self._runner.order)
-        current.collections = partial(SharedCollections, self._asking)
 
     def serve(self) -> None:
         """Until the supervisor closes the socket. Raises: CorruptEntry for an order that is none."""

@@ -75,7 +75,7 @@ class Current(msgspec.Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """Receives what a run reports, in order; `finished` is the last call for it. Must not raise."""
+    """Receives what a run reports, in order; `finished` is the last call for it. Must not raise else."""
 
     def results(self, frame: frames.Results, items: Items, us: array[int]) -> None:
         """One dataset for each of the consecutive children from `frame.first` on."""
@@ -102,7 +102,7 @@ class Sink(Protocol):
         """A handler wants somebody to be told."""
 
     def called(self, frame: frames.Call, body: bytes) -> None:
-        """A handler waits for `ExecutorProcess.answer`."""
+        """A handler waits for `ExecutorProcess.answer`. Raises: CorruptEntry if it did not wait before."""
 
     def finished(self, frame: frames.Finished) -> None:
         """The run is over."""

@@ -152,12 +152,12 @@ class Session:
 class Current:
     """What runs now. For a map `path` is that of the parent and `child` a number, else `path` is its own.
 
-    `tell` passes on what a handler wants somebody to be told; `file_system` is where the shared one is; `collections`
-    gives those of a workflow.
+    `tell` passes on what a handler wants somebody to be told, `collections` gives those of a workflow; `file_system` is
+    where the shared one is.
     """
 
-    def __init__(self, capture: Capture, tell: Tell) -> None:
-        self.capture, self.tell = capture, tell
+    def __init__(self, capture: Capture, tell: Tell, collections: Callable[[str], Any]) -> None:
+        self.capture, self.tell, self.collections = capture, tell, collections
         self.session = Session()
         self.request = ""
         self.path = ""
@@ -165,7 +165,6 @@ class Current:
         self.child: int | None = None
         self.context: Context | None = None
         self.file_system: FileSystemUrl | None = None
-        self.collections: Callable[[str], Any] = lambda workflow: Missing("this process has no supervisor")
 
     @property
     def invocation(self) -> str:

@@ -14,7 +14,7 @@ from mr import codec
 from mr.adapters.stores.sqlite import SqliteStore
 from mr.clock import SystemClock
 from mr.codec import Items
-from mr.errors import DefinitionInUse, InvalidName, StoreFull, StoreUnavailable, ValueRefused
+from mr.errors import CorruptEntry, DefinitionInUse, InvalidName, StoreFull, StoreUnavailable, ValueRefused
 from mr.model import operation
 from mr.model.request import Active
 from mr.ports.store import Outcome, Put, Store, Transaction
@@ -182,8 +182,12 @@ class Answered:
         self._has_come = threading.Semaphore(0)
         quota = Quota(store, limit_bytes, "w1", lambda: 1)
         self.answering = Answering(Collections(store), quota, 2, pause, post=lambda call: call())
-        visit = SimpleNamespace(workflow=W, request_id=R, epoch=1)
-        self._run = cast(Run, SimpleNamespace(visit=visit, executor=self))
+        self.visit, self.executor = SimpleNamespace(workflow=W, request_id=R, epoch=1), self
+
+    @property
+    def run(self) -> Run:
+        """Stands for a run: what is asked of one is all here."""
+        return cast(Run, self)
 
     def answer(self, frame: frames.Answer, items: Items) -> None:
         self.frames.append(frame)
@@ -192,7 +196,11 @@ class Answered:
 
     def ask(self, asked: operation.Operation, value: bytes = b"1") -> frames.Answer:
         """The answer to a call."""
-        self.answering.take(self._run, frames.Call(id=1, operation=asked), value)
+        self.answering.take(self.run, frames.Call(id=1, operation=asked), value)
+        return self.await_answer()
+
+    def await_answer(self) -> frames.Answer:
+        """The next answer."""
         assert self._has_come.acquire(timeout=20)
         return self.frames[-1]
 
@@ -238,7 +246,26 @@ def test_a_worker_that_ends_waits_for_no_store(store: Store, monkeypatch: pytest
 
     one = Answered(store, 80_000, give_up)
     falling(store, monkeypatch, [StoreUnavailable("away")], applied=False)
-    one.answering.take(one._run, frames.Call(id=1, operation=operation.Append(queue="q")), b"1")
+    one.answering.take(one.run, frames.Call(id=1, operation=operation.Append(queue="q")), b"1")
     assert paused.wait(20)
     one.answering.close()
     assert one.frames == []
+
+
+def test_who_does_not_wait_for_an_answer_is_no_executor(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    one = Answered(store, 80_000, lambda seconds: assert_set(goes_on))
+    falling(store, monkeypatch, [StoreUnavailable("away")], applied=False)
+    call = frames.Call(id=1, operation=operation.Append(queue="q"))
+    one.answering.take(one.run, call, b"1")
+    with pytest.raises(CorruptEntry, match="before the one before it was answered"):
+        one.answering.take(one.run, call, b"2")
+    goes_on.set()
+    one.await_answer()
+    assert one.ask(operation.Count(queue="q")).code == ""
+    assert one.documents[-1] == [b"1"]
+    one.answering.close()
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(20)

@@ -449,7 +449,7 @@ async def test_the_scope_has_exactly_the_documented_names(one: Bench) -> None:
     assert name == "handler(the_mapper)"
     assert set(names) == {
         *("MrConfigureToMap", "MrConfigureToReturn", "S_GET", "S_SET", "S_LIST", "FS", "SEP", "JOIN", "LOG", "NOTIFY"),
-        *("PRINT", "RUN", "EMAIL", "HTTP", "__name__", "__builtins__"),
+        *("COLLECTIONS", "PRINT", "RUN", "EMAIL", "HTTP", "__name__", "__builtins__"),
     }
 
 
