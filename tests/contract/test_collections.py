@@ -190,6 +190,29 @@ def test_a_repeat_under_a_key_goes_on_wherever_the_first_was_cut_off(store: Stor
     assert len(shared) == 2 * 8
 
 
+@pytest.mark.parametrize("key", ["", "key"], ids=["a stranger", "a repeat"])
+def test_whoever_comes_in_between_an_append_finds_a_number_of_his_own_or_the_same(store: Store, key: str) -> None:
+    """Given an append under a key, when others append between any two of its steps, then each item is there once."""
+    for step in range(8):
+        came: list[int] = []
+
+        def patiently(call: Callable[[], T], /, step: int = step, came: list[int] = came) -> T:
+            if len(came) == step:
+                SharedQueue(store, "c/x/").append(b"0")
+                came.append(SharedQueue(store, "c/x/").append(b"1", key))
+            else:
+                came.append(-1)
+            return call()
+
+        number = SharedQueue(store, "c/x/", patiently).append(b"1", "key")
+        if step < len(came):
+            assert (number == came[step]) == bool(key)
+        items = [value for _, value in SharedQueue(store, "c/x/").items()]
+        assert items.count(b"1") == (2 if not key and step < len(came) else 1), step
+        assert SharedQueue(store, "c/x/").append(b"2", "key") == number
+        SharedQueue(store, "c/x/").clear()
+
+
 def test_an_append_whose_answer_was_lost_is_found_again(store: Store) -> None:
     lost = 0
 

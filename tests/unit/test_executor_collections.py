@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -249,6 +250,49 @@ async def test_a_thread_that_a_handler_left_behind_asks_for_no_other_workflow(sh
     assert {value for _, value in shared.queue("other", "q").items()} == {b'"mine"'}
 
 
+async def test_between_two_runs_nobody_is_asked(shared: Collections, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    source = (
+        "import threading, time\nqueue = COLLECTIONS.queue('q')\n"
+        "def late():\n    while True:\n        try: queue.append('late')\n"
+        "        except RuntimeError as error:\n"
+        f"            with open({str(told)!r}, 'a') as file: file.write(f'{{error}}\\n')\n"
+        "            return\n"
+        "threading.Thread(target=late, daemon=True).start()\n"
+        f"{RETURN}yield 1, 1\n"
+    )
+    async with bench() as one:
+        await run(one, source, shared)
+        await until(lambda: told.exists() and told.read_text().endswith("\n"), "the thread is refused")
+        assert told.read_text() == "COLLECTIONS was used after the end of the invocation\n"
+        assert (await run(one, f"{RETURN}yield 1, 1\n", shared)).result() == [[1, [1]]]
+
+
+async def test_a_run_is_not_over_before_all_are_answered(shared: Collections, tmp_path: Path) -> None:
+    """Given a thread that still waits when its handler has ended, then the run ends with the answer."""
+    gate = tmp_path / "gate"
+    source = (
+        "import os, threading, time\nqueue = COLLECTIONS.queue('q')\n"
+        "threading.Thread(target=queue.append, args=[1]).start()\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.001)\n"
+        f"{RETURN}yield 1, 1\n"
+    )
+    async with bench() as one:
+        recorder = one.start_map(source)
+        held: list[tuple[frames.Call, bytes]] = []
+        recorder.answers = lambda call, body: held.append((call, body))
+        await until(lambda: held, "the thread asks")
+        gate.touch()
+        await until(lambda: recorder.results_of, "the child is reported")
+        await asyncio.wait([recorder.done], timeout=0.2)
+        assert not recorder.done.done()
+        answering(one, recorder, performing(shared))
+        assert recorder.answers is not None
+        recorder.answers(*held[0])
+        await one.finish(recorder)
+        assert (await run(one, f"{RETURN}yield len(COLLECTIONS.queue('q')), 1\n", shared)).result() == [[1, [1]]]
+
+
 async def test_a_process_that_a_handler_forks_is_refused(shared: Collections) -> None:
     source = (
         "import os\nlength = len(COLLECTIONS.queue('q'))\nread, write = os.pipe()\n"
@@ -272,3 +316,4 @@ async def test_who_asks_nothing_has_no_thread_for_it(shared: Collections) -> Non
         [[_, [after]]] = (await run(one, source, shared)).result()
         recorder = await run(one, f"{RETURN}yield 1, 1\n", shared, reducer=ALL)
         assert (before, after, recorder.result()) == (1, 2, [[1, [1]]])
+        assert recorder.order[-1].left == ""  # nor is it taken for a handler's
