@@ -18,7 +18,6 @@ from mr.ports.file_system import FileSystem
 from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
 from mr.services.cleaner import Cleaner
-from mr.services.collections import Collections
 from mr.services.datasets import Datasets
 from mr.services.events import Events, destination
 from mr.services.notices import Notices, Way
@@ -39,6 +38,7 @@ from mr.settings import Settings
 if TYPE_CHECKING:
     from mr.adapters.sqlite_file import SqliteFile
     from mr.model.language import Language
+    from mr.services.collections import Collections
     from mr.services.dump import Dump
     from mr.services.excerpts import Excerpts
     from mr.services.fleet import Fleet
@@ -246,6 +246,8 @@ class Parts:
     @cached_property
     def collections(self) -> Collections:
         """What handlers share."""
+        from mr.services.collections import Collections
+
         return Collections(self.store)
 
     @cached_property

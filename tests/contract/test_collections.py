@@ -24,7 +24,7 @@ from mr.rules import limits
 from tests.servers import EtcdServer
 
 T = TypeVar("T")
-NAMES = ["a", "a-b", "a.b", "a/b", "../x", "%2F", "~", "ключ", "😀", " ", "Z", "0", "10", "9"]
+NAMES = ["a", "a-b", "a.b", "a/b", "../x", "..", ".", "_a", "%2F", "~", "ключ", "😀", " ", "Z", "0", "10", "9"]
 
 
 def sqlite(stack: ExitStack, folder: Path) -> Store:

@@ -115,6 +115,19 @@ async def test_reducers_and_combiners_share_with_mappers(shared: Collections) ->
     assert [value for _, value in queue.items()] == [b'"mapper"', b'"combiner"', b'"reducer"', b'"reducer"']
 
 
+async def test_children_that_an_executor_goes_on_with_share_as_well(shared: Collections) -> None:
+    append = "COLLECTIONS.queue('q').append(%r)\n"
+    mapper = f"{append % 'mapper'}yield MrConfigureToMap('leaf')\nfor n in range(3):\n    yield 'k', n\n"
+    leaf = f"{append % 'leaf'}{RETURN}yield 'length', len(COLLECTIONS.queue('q'))\n"
+    async with bench() as one:
+        recorder = one.start_map(mapper, [[["k", 1]], [["k", 2]]], reducer=append % "above" + ALL, below=(leaf, ALL))
+        answering(one, recorder, performing(shared))
+        assert await one.finish(recorder) == 2
+    values = [value for _, value in shared.queue("flow", "q").items()]
+    assert values == 2 * [b'"mapper"', b'"leaf"', b'"leaf"', b'"leaf"', b'"above"']
+    assert recorder.lists[(1, "reduce"), "pairs"] == [["length", [[7], [8], [9]]]]
+
+
 async def test_many_items_and_nodes_are_read_page_by_page_as_they_are_wanted(shared: Collections) -> None:
     asked: list[operation.Operation] = []
     queue, tree = shared.queue("flow", "q"), shared.tree("flow", "t")
