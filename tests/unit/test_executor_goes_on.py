@@ -95,9 +95,10 @@ def test_sessions_and_prints_belong_to_their_level() -> None:
     async def test() -> None:
         async with bench() as one:
             recorder = await goes_on(one, leaf, mapper=mapper, reducer=reducer)
-        leaves = {(0, n): f"leaf {n}\n" for n in range(3)}
-        assert recorder.outputs == {0: "mapper\n", **leaves, (0, "reduce"): "reducer\n"}
-        assert recorder.sessions == {0: {"of": "mapper"}, **{(0, n): {"of": n} for n in range(3)}, (0, "reduce"): {}}
+        outputs: dict[Any, str] = {(0, n): f"leaf {n}\n" for n in range(3)}
+        sessions: dict[Any, Any] = {(0, n): {"of": n} for n in range(3)}
+        assert recorder.outputs == outputs | {0: "mapper\n", (0, "reduce"): "reducer\n"}
+        assert recorder.sessions == sessions | {0: {"of": "mapper"}, (0, "reduce"): {}}
         assert recorder.lists[(0, "reduce"), "pairs"] == [["mapper", 1]]
 
     run(test())
