@@ -22,6 +22,8 @@ from tests.soak.jobs import ROOT, WORKFLOW, Plan
 
 PAUSE_S = 0.2
 LOOK_S = 1.0
+FENCE_S = 60.0
+"""How long a fence may outlive its request where the store has no transactions; who ended it may have died."""
 
 
 class Observer(threading.Thread):
@@ -37,6 +39,7 @@ class Observer(threading.Thread):
         self.outcomes: Counter[str] = Counter()
         self.problems: list[str] = []
         self._final_at: dict[str, int] = {}
+        self._fenced: dict[str, float] = {}
 
     @property
     def open(self) -> set[str]:
@@ -47,6 +50,9 @@ class Observer(threading.Thread):
         """End the thread."""
         self._stopped.set()
         self.join()
+        while self._fenced:
+            self._look_at_fences()
+            time.sleep(PAUSE_S)
 
     def run(self) -> None:
         while not self._stopped.is_set():
@@ -57,6 +63,7 @@ class Observer(threading.Thread):
                         for change in watch.next(LOOK_S):
                             if change.entry is not None:
                                 self._see(change.entry)
+                        self._look_at_fences()
             except (StoreUnavailable, WatchLost):
                 self._stopped.wait(PAUSE_S)
 
@@ -125,8 +132,18 @@ class Observer(threading.Thread):
                 tokens[token] += count
         return dict(tokens)
 
+    def _look_at_fences(self) -> None:
+        for r, since in list(self._fenced.items()):
+            if self._parts.store.get(keys.active(WORKFLOW, r)) is None:
+                del self._fenced[r]
+            elif time.monotonic() - since > FENCE_S:
+                del self._fenced[r]
+                self.problems.append(f"request {r}: it is over, and its fence still stands {FENCE_S:g} s later")
+
     def _facts(self, r: str) -> list[str]:
-        if self._parts.store.get(keys.active(WORKFLOW, r)) is not None:
+        if not self._parts.store.abilities.transactions:
+            self._fenced[r] = time.monotonic()
+        elif self._parts.store.get(keys.active(WORKFLOW, r)) is not None:
             return ["it is over and its fence still stands"]
         page = self._parts.store.range(keys.facts(WORKFLOW, r), keys_only=True)
         twice = [entry.key for entry in page.entries if entry.created != entry.version]

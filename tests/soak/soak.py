@@ -100,13 +100,13 @@ def run(pair: str, minutes: float, seed: int) -> Outcome:
         for strike in strikes:
             strike.felt_s = max((observer.ended.get(r, strike.at) for r in strike.open), default=strike.at) - strike.at
         deployment.finished = {r: time.time() for r in observer.ended}
+        observer.stop()
         problems += load.problems + observer.problems
         problems += [
             f"a client was told that nothing was accepted of {observer.marks[mark]}"
             for mark in load.refused
             if mark in observer.marks
         ]
-        observer.stop()
         problems += _end(deployment)
         deployment.keep = deployment.keep or bool(problems)
         felt = sorted(strike.felt_s for strike in strikes if strike.open)
