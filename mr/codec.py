@@ -232,8 +232,9 @@ class Items:
         """Where the blob begins and ends in the base."""
         if self._ends is None:
             return 0, len(self._base)
-        start = self._start
-        return self._ends[start - 1] if start else 0, self._ends[start + len(self.lengths) - 1] - 1
+        # Before a document come those before it, and as many commas.
+        start, last = self._start, self._start + len(self.lengths) - 1
+        return self._ends[start - 1] + start if start else 0, self._ends[last] + last
 
     @classmethod
     def of(cls, documents: Sequence[bytes]) -> Items:
@@ -285,7 +286,7 @@ class Items:
         if not lengths:
             return EMPTY
         if self._ends is None:
-            self._ends = list(accumulate(length + 1 for length in self.lengths))
+            self._ends = list(accumulate(self.lengths))
         window = Items(self._base, lengths)
         window._ends, window._start, window._own = self._ends, self._start + start, None
         return window

@@ -60,7 +60,7 @@ class Visit:
         self.worker, self.execution = worker, execution
         self.workflow, self.request_id, self.epoch = workflow, request_id, epoch
         self.definitions_hash, self.definitions = definitions_hash, definitions
-        self.started = worker.now()
+        self.started = self._settled = worker.now()
         self.verdict: Verdict | None = None
         self._request = request
         self._levels = levels
@@ -271,13 +271,14 @@ class Visit:
     def harvest(self, *, share: bool = True, drain: bool = False) -> Unit | None:
         """What to commit now, if it is time.
 
-        It is time when nothing runs or waits here any more, when the visit is older than SPREAD_AFTER_S, when
+        It is time when nothing runs or waits here any more, SPREAD_AFTER_S after the start or the time before, when
         something must be known before it goes on, or when the worker drains. `share`: what has not been started
         is published for others (then, and with `drain`).
         """
         if self._in_flight is not None or self.verdict is not None:
             return None
-        is_old = self.worker.now() - self.started >= fan_out.SPREAD_AFTER_S
+        now = self.worker.now()
+        is_old = now - self._settled >= fan_out.SPREAD_AFTER_S
         if not (is_old or drain or self._end or self._is_urgent or not (self._running or self.has_work)):
             return None
         is_failing = self._end is not None and self._end.state is RequestState.FAILED
@@ -288,7 +289,7 @@ class Visit:
         self._is_urgent = False
         unit = self._unit()
         if unit is not None:
-            self._in_flight = unit
+            self._in_flight, self._settled = unit, now
         return unit
 
     def committed(self, receipt: Receipted) -> None:

@@ -161,7 +161,7 @@ class Bodies:
         streams = handler.handler_type != "mapper"
 
         def call(subject: Any) -> Any:
-            context = current.context = Context(current, scope)
+            context = current.context = Context(current, scope, current.request, current.path, current.child)
             return entry(iter(subject) if streams else subject, context)
 
         return call
