@@ -40,7 +40,11 @@ def why(name: str, as_json: bool) -> None:
     echo(headline(answer.request, w, r))
     for line in _ended(answer) if answer.request.state.is_final else _waits(answer):
         echo(line)
-    if answer.printed is not None:
+    for speaker in answer.speakers[:SHOWN_MAX]:
+        echo(f"  {speaker.path} printed last: {_short(speaker.line)}")
+    if len(answer.speakers) > SHOWN_MAX:
+        echo(f"  and {len(answer.speakers) - SHOWN_MAX:,} more print (--json)")
+    if answer.printed is not None and not answer.speakers:
         last = answer.printed.text.rstrip().rpartition("\n")[2]
         echo(f"  last printed, by {answer.printed.path}: {_short(last)}")
     say(style(f"  next: {advice(answer)}", dim=True))

@@ -123,7 +123,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a live worker says of itself: `workers/<worker>`, under its lease.
 
-    `holds` lists what it has been running for over a second: `<workflow>/<request>/<path>` of manifests. With
+    `holds` lists what it has been running for over a second: `<workflow>/<request>/<path>` of manifests. `printed`
+    has the last lines, some seconds old, of the invocations that have run for so long and printed anything. With
     `serves_all` it takes on new workflows by itself, and `workflows` may be a moment behind. `writer` is the name of
     the result writer that it has; it writes results exactly if that is not empty.
     """
@@ -136,6 +137,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started_at: str
     holds: list[str] = []
+    printed: dict[str, str] = {}
     serves_all: bool = False
     writer: str = ""
 

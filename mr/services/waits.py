@@ -71,8 +71,17 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     printed: str = ""
 
 
+class Speaker(msgspec.Struct, frozen=True, kw_only=True):
+    """An invocation that runs, and the last line that it has printed, some seconds ago."""
+
+    path: str
+    worker: str
+    line: str
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request is not over, or how it ended. `printed` is the last thing that any of its handlers printed.
+    """Why a request is not over, or how it ended. `printed` is the last thing that any of its handlers printed that
+    have ended, `speakers` are those that have run for over a second and printed anything.
 
     Of one that failed, `failed_path` is the invocation and `attempts` are those of it; `waits` are empty then.
     """
@@ -86,6 +95,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     failed_path: str = ""
     attempts: list[ErrorReport] = []
     printed: Printed | None = None
+    speakers: list[Speaker] = []
 
 
 class Waits:
@@ -127,7 +137,7 @@ class Waits:
         except BrokerUnavailable as error:
             backlog, problem = {}, str(error)
         waits = _together(_queued(wait, backlog.get(topic)) for topic, wait in singles)
-        return msgspec.structs.replace(answer, waits=waits, problem=problem)
+        return msgspec.structs.replace(answer, waits=waits, problem=problem, speakers=_speakers(w, r, workers))
 
     def _receipts(self, w: str, r: str) -> dict[str, Receipt]:
         return {
@@ -275,6 +285,17 @@ def _together(waits: Iterator[Wait]) -> list[Wait]:
             before, count=before.count + wait.count, since=oldest.since, seconds=oldest.seconds
         )
     return sorted(found.values(), key=lambda one: (ORDER.index(one.how), not one.attempts, one.since))
+
+
+def _speakers(w: str, r: str, workers: Mapping[str, WorkerRecord]) -> list[Speaker]:
+    start = f"{w}/{r}/"
+    found = [
+        Speaker(path=name.removeprefix(start), worker=worker, line=line)
+        for worker, record in workers.items()
+        for name, line in record.printed.items()
+        if name.startswith(start)
+    ]
+    return sorted(found, key=lambda one: [int(part) if part.isdigit() else -1 for part in one.path.split(".")])
 
 
 def _last_line(text: str) -> str:

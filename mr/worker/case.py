@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mr.model import ids
 from mr.model.message import Message
 from mr.ports.broker import Delivery
 from mr.services.progress import Visit
+from mr.services.work import MapWork
 from mr.worker.executor_process import ExecutorProcess
 from mr.worker.frames import Stage
 from mr.worker.run import Run
@@ -78,3 +80,18 @@ def holds(cases: Iterable[Case], now: float) -> list[str]:
         if now - case.since > HELD_S and visit.verdict is None:
             held.update(f"{visit.workflow}/{visit.request_id}/{p}" for p in visit.holds[:HOLDS_MAX])
     return sorted(held)[:HOLDS_MAX]
+
+
+def last_lines(slots: Iterable[Slot]) -> dict[str, str]:
+    """For the worker's record: by `workflow/request/path`, what those printed last that have run for over a second."""
+    lines: dict[str, str] = {}
+    for slot in slots:
+        executor, run = slot.executor, slot.run
+        current = executor.current() if executor is not None and run is not None else None
+        if executor is None or run is None or current is None or current.seconds <= HELD_S:
+            continue
+        if line := executor.last_line():
+            work = run.work
+            path = ids.child(work.p, current.child) if isinstance(work, MapWork) else f"{work.p}.r"
+            lines[f"{run.visit.workflow}/{run.visit.request_id}/{path}"] = line
+    return lines

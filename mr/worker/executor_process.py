@@ -365,6 +365,10 @@ class ExecutorProcess:
         """What the child that runs has printed so far."""
         return output.printed(self._output, self._output_bytes) if self._output >= 0 else ""
 
+    def last_line(self) -> str:
+        """The last line that the child that runs has printed so far."""
+        return output.last_line(self._output) if self._output >= 0 else ""
+
     def pause_reading(self) -> None:
         """Take no more frames for now; the executor soon waits."""
         if self._paused_since is None and self._transport is not None:

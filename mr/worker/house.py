@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import msgspec
+
 import mr
 from mr import codec
 from mr.clock import Clock, stamp
@@ -29,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 LEASE_S = 2.0
 TICK_S = 0.6
+PRINTS_S = 3.0
+"""The record is written for what handlers print alone only so often."""
 SWEEP_S = 1.0
 SWEEP_IDLE_S = 5.0
 MAINTAIN_S = 60.0
@@ -55,6 +59,7 @@ class House:
         serves_all: bool,
         slots: int,
         holds: Callable[[], list[str]],
+        printed: Callable[[], dict[str, str]],
         on_fleet: Callable[[int, int], None],
         maintain: Callable[[], None] | None = None,
         writer: str = "",
@@ -63,13 +68,14 @@ class House:
         self._name, self._store, self._receipts = name, store, receipts
         self._sweeper, self._cleaner, self._clock = sweeper, cleaner, clock
         self._capabilities, self._workflows, self._slots = list(capabilities), workflows, slots
-        self._holds, self._on_fleet, self._maintain, self._writer = holds, on_fleet, maintain, writer
+        self._holds, self._printed = holds, printed
+        self._on_fleet, self._maintain, self._writer = on_fleet, maintain, writer
         self._serves_all, self._post = serves_all, post
         self._started_at = stamp(clock.now())
         self._lease: Lease | None = None
-        self._record = b""
+        self._noted: WorkerRecord | None = None
         self._is_leader = self._is_postman = False
-        self._sweep_at = self._maintain_at = 0.0
+        self._sweep_at = self._maintain_at = self._prints_at = 0.0
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._again_and_again, args=(what,), name=name, daemon=True)
@@ -119,27 +125,37 @@ class House:
     def _keep_lease(self) -> None:
         if self._lease is None or not self._store.keep(self._lease):
             self._lease = self._store.grant(LEASE_S)
-            self._record, self._is_leader, self._is_postman = b"", False, False
-        record = codec.encode(
-            WorkerRecord(
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                capabilities=self._capabilities,
-                workflows=list(self._workflows()),
-                slots=self._slots,
-                version=mr.__version__,
-                started_at=self._started_at,
-                holds=self._holds(),
-                serves_all=self._serves_all,
-                writer=self._writer,
-            )
+            self._noted, self._is_leader, self._is_postman = None, False, False
+        record = WorkerRecord(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            capabilities=self._capabilities,
+            workflows=list(self._workflows()),
+            slots=self._slots,
+            version=mr.__version__,
+            started_at=self._started_at,
+            holds=self._holds(),
+            printed=self._printed(),
+            serves_all=self._serves_all,
+            writer=self._writer,
         )
-        if record != self._record:
-            try:
-                self._store.commit(Transaction(operations=[Put(keys.worker(self._name), record, self._lease)]))
-                self._record = record
-            except NotFound:
-                self._lease = None
+        if not self._is_news(record):
+            return
+        write = Put(keys.worker(self._name), codec.encode(record), self._lease)
+        try:
+            self._store.commit(Transaction(operations=[write]))
+        except NotFound:
+            self._lease = None
+        else:
+            self._noted, self._prints_at = record, self._clock.monotonic() + PRINTS_S
+
+    def _is_news(self, record: WorkerRecord) -> bool:
+        """Whether to write it; what handlers print goes along, and is written for itself only now and then."""
+        if record == self._noted or self._noted is None:
+            return self._noted is None
+        if msgspec.structs.replace(record, printed=self._noted.printed) != self._noted:
+            return True
+        return self._clock.monotonic() >= self._prints_at
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()

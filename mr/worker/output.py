@@ -7,7 +7,8 @@ can still read what a dead executor had printed. A child that prints nothing cos
 The hard part is endless printing. The file has no limit, because a write that fails would be an error in the handler;
 instead the supervisor, which looks every tenth of a second anyway, gives the memory beyond the limit back (`trim`).
 And what no record takes never leaves the file: a megabyte of text for each failure would keep the supervisor's loop,
-and all others who wait for it, for milliseconds.
+and all others who wait for it, for milliseconds. The end of the file always stays, so that the last line of what is
+still running can be told.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from os import open as open_file
 
 from mr.rules import limits
 
+TAIL_BYTES = 4096
+LINE_MAX = 200
+"""Characters of a last line that are told."""
 _KEEP_SIZE_AND_PUNCH_HOLE = 3
 
 
@@ -44,22 +48,30 @@ def printed(descriptor: int, limit_bytes: int) -> str:
     return f"{text}\n… output cut at {most} bytes ({why})"
 
 
+def last_line(descriptor: int) -> str:
+    """The last line in the file with any text in it, finished or not, cut."""
+    start = max(0, lseek(descriptor, 0, SEEK_END) - TAIL_BYTES)
+    lines = pread(descriptor, TAIL_BYTES, start).decode("utf-8", "ignore").splitlines()
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return line if len(line) <= LINE_MAX else f"{line[: LINE_MAX - 1]}…"
+
+
 def is_beyond(descriptor: int, limit_bytes: int) -> bool:
     """Whether there is anything to `trim`."""
     return lseek(descriptor, 0, SEEK_END) > limit_bytes
 
 
 def trim(descriptor: int, limit_bytes: int) -> None:
-    """Free the memory of what lies beyond the limit; the size stays, so that a cut can still be told.
+    """Free the memory of what lies beyond the limit, but the end; the size stays, so that a cut can still be told.
 
     A hole is punched, because to truncate would race with the executor, which truncates between two children. Costs
     a millisecond for six megabytes, and an executor prints hundreds between two looks: not for the loop of a worker.
     """
-    size = lseek(descriptor, 0, SEEK_END)
-    if size > limit_bytes:
+    useless = lseek(descriptor, 0, SEEK_END) - TAIL_BYTES - limit_bytes
+    if useless > 0:
         fallocate = ctypes.CDLL(None, use_errno=True).fallocate
         fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-        fallocate(descriptor, _KEEP_SIZE_AND_PUNCH_HOLE, limit_bytes, size - limit_bytes)
+        fallocate(descriptor, _KEEP_SIZE_AND_PUNCH_HOLE, limit_bytes, useless)
 
 
 class Capture:

@@ -38,7 +38,7 @@ from mr.services.unit import Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork, Work, Worker
 from mr.wiring import Parts
 from mr.worker.answering import Answering
-from mr.worker.case import Case, Slot, holds
+from mr.worker.case import Case, Slot, holds, last_lines
 from mr.worker.committing import CommitThread, Stopped
 from mr.worker.descents import Descents
 from mr.worker.desk import Desk
@@ -88,6 +88,7 @@ class Supervisor:
         self._fleet_workers = 1
         self._fleet_slots = settings.worker.executors
         self._held: list[str] = []
+        self._printed: dict[str, str] = {}
         self._problem: BaseException | None = None
         self._stopping = asyncio.Event()
         self._is_draining = False
@@ -151,7 +152,8 @@ class Supervisor:
             name=self.name, store=parts.store, receipts=parts.receipts, sweeper=self._sweeper, cleaner=parts.cleaner,
             clock=self._clock, capabilities=written(self._offered), workflows=lambda: serving.workflows,
             serves_all=self._settings.worker.workflows is None,
-            slots=len(self._pool.slots), holds=lambda: self._held, on_fleet=self._on_fleet, maintain=parts.maintain,
+            slots=len(self._pool.slots), holds=lambda: self._held, printed=lambda: self._printed,
+            on_fleet=self._on_fleet, maintain=parts.maintain,
             writer=parts.writers.names if parts.writers is not None else "",
             post=parts.postman.rounds if parts.postman is not None else None,
         )  # fmt: skip
@@ -241,6 +243,7 @@ class Supervisor:
             if now >= touch_at:
                 touch_at = now + TOUCH_S
                 self._held = holds(self._cases, time.monotonic())
+                self._printed = last_lines(self._pool.slots)
                 self._endings.look(time.monotonic())
                 for case in list(self._cases):
                     self._hold(case)

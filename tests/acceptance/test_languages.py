@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from mr.services.waits import Speaker
 from tests.acceptance.conftest import Shared
-from tests.acceptance.service import ROOT, Service
-from tests.acceptance.sources import ALL, SUM, map_to
+from tests.acceptance.service import ROOT, Service, eventually
+from tests.acceptance.sources import ALL, SUM, map_to, mapper, wait_for_file
 from tests.servers import program
 
 TEXTS = {"a": "To be or not to be", "b": "that is the question\nNot to be", "c": ""}
@@ -35,8 +36,8 @@ def define(service: Service, w: str, files: dict[str, str], steps: dict[str, tup
     plan = service.parts.sync.plan(w, folder)
     assert plan.is_good, plan.errors
     service.parts.sync.apply(plan)
-    for step, (mapper, combiner, reducer) in steps.items():
-        registry.create_step(w, step, "", mapper, combiner, reducer)
+    for step, handlers in steps.items():
+        registry.create_step(w, step, "", *handlers)
     registry.create_job(w, "job", "", next(iter(steps)))
 
 
@@ -108,6 +109,33 @@ def test_a_process_that_hangs_is_ended_by_its_time_out(pair: Shared, w: str) -> 
         error = pair.post(w, job=job).error
         assert (error["class"], error["handler"]) == ("timeout", handler)
         assert f"(timeout_s of handler {handler})" in error["message"]
+
+
+def test_what_runs_can_be_asked_for_the_last_line_that_it_printed(pair: Shared, w: str, tmp_path: Path) -> None:
+    program("bash")
+    gate = tmp_path / "gate"
+    files = {
+        "one.py": mapper(f"print('one')\nprint('of python')\n{wait_for_file(gate)}\n" + "yield MrConfigureToReturn()"),
+        "two.sh": header("mapper", "#")
+        + f"handle() {{ echo of the shell >&2; until [ -e {gate} ]; do sleep 0.05; done; }}\n",
+        "all.py": ALL,
+    }
+    define(pair, w, files, {"step": ("one", None, "all")})
+    registry = pair.parts.registry
+    registry.create_step(w, "other", "", "two", None, "all")
+    registry.create_job(w, "other", "", "other")
+    for job, line in (("job", "of python"), ("other", "of the shell")):
+        r = pair.start(w, job=job)
+
+        def speakers(r: str = r) -> list[Speaker]:
+            return pair.parts.waits.of(w, r).speakers
+
+        [speaker] = eventually(speakers, f"{job} says what it printed")
+        assert (speaker.path, speaker.line) == ("0", line)
+        assert speaker.worker in pair.workers()
+        gate.touch()
+        assert pair.result(w, r).status == 200
+        gate.unlink()
 
 
 def test_a_worker_without_the_program_fails_only_those_who_need_it(pair: Shared, w: str, tmp_path: Path) -> None:

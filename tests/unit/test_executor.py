@@ -12,7 +12,7 @@ import pytest
 
 from mr.codec import Items, encode
 from mr.worker import frames
-from mr.worker.executor_process import ExecutorGone
+from mr.worker.executor_process import TRIM_EVERY_S, ExecutorGone
 from mr.worker.frames import Limits
 from tests.unit.executors import ALL, RETURN, SAME, SUM, Bench, bench, until
 
@@ -560,6 +560,27 @@ async def test_output_is_cut_at_the_limit_and_flagged(one: Bench) -> None:
     run = await one.map("PRINT(chr(0) + 'z' + chr(0xd800))\n" + SAME)
     assert run.outputs[0] == "\0z\\ud800\n"
     assert run.result() == [["k", [1]]]
+
+
+async def test_the_last_line_can_be_told_while_a_handler_runs(one: Bench, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    source = (
+        "import os, time\nprint(arguments[0][1], end='')\n"
+        f"while not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n" + SAME
+    )
+    # What no record takes is given back while it runs; the line that came last is there all the same.
+    many = "x" * 2_000_000 + "\n"
+    texts = ["one\ntwo\n \n\n", " 10%\r 20%\r", "\u20ac" * 5000, many + "three\n"]
+    lines = ["two", "20%", "\u20ac" * 199 + "…", "three"]
+    for text, line in zip(texts, lines, strict=True):
+        run = one.start_map(source, [[["k", text]]], limits=Limits(output=8192))
+        await until(lambda line=line: one.process.last_line() == line, repr(line[:20]))
+        await asyncio.sleep(3 * TRIM_EVERY_S)
+        assert one.process.last_line() == line
+        gate.touch()
+        await one.finish(run)
+        gate.unlink()
+    assert one.process.last_line() == ""
 
 
 async def test_stdin_is_empty(one: Bench) -> None:

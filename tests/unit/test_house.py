@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from mr import codec
 from mr.adapters.stores.etcd3 import Maintenance
 from mr.errors import StoreUnavailable
+from mr.model.invocation import WorkerRecord
 from mr.ports.store import Lease, Put, Transaction
 from mr.rules import keys
 from mr.services.sweeper import Sweeper
 from mr.settings import Settings
 from mr.wiring import Parts
-from mr.worker.house import MAINTAIN_S, SWEEP_IDLE_S, House
+from mr.worker.house import MAINTAIN_S, PRINTS_S, SWEEP_IDLE_S, House
 from tests.clocks import StillClock
 
 DEADLINE_S = 20.0
@@ -33,12 +35,20 @@ def clock() -> StillClock:
     return StillClock()
 
 
-def house(parts: Parts, clock: StillClock, name: str, maintain: Callable[[], None]) -> House:
+def house(
+    parts: Parts,
+    clock: StillClock,
+    name: str,
+    maintain: Callable[[], None],
+    *,
+    holds: Callable[[], list[str]] = list,
+    printed: Callable[[], dict[str, str]] = dict,
+) -> House:
     sweeper = Sweeper(parts.store, parts.publisher, parts.registry.definitions, clock, parts.message_key)
     return House(
         name=name, store=parts.store, receipts=parts.receipts, sweeper=sweeper, cleaner=parts.cleaner, clock=clock,
-        capabilities=["general"], workflows=list, serves_all=True, slots=1, holds=list,
-        on_fleet=lambda workers, slots: None, maintain=maintain,
+        capabilities=["general"], workflows=list, serves_all=True, slots=1, holds=holds,
+        printed=printed, on_fleet=lambda workers, slots: None, maintain=maintain,
     )  # fmt: skip
 
 
@@ -90,6 +100,32 @@ def test_the_lease_is_kept_while_a_sweep_takes_long(
     may_end.set()
     busy.stop()
     assert parts.store.get(keys.worker("busy")) is None
+
+
+def test_what_handlers_print_is_written_along_or_every_few_seconds(parts: Parts, clock: StillClock) -> None:
+    holds, printed = ["w/r/0"], {"w/r/0.1": "one"}
+    one = house(parts, clock, "one", lambda: None, holds=lambda: [*holds], printed=lambda: {**printed})
+
+    def noted() -> tuple[str, int]:
+        one._keep_lease()
+        entry = parts.store.get(keys.worker("one"))
+        assert entry is not None
+        return codec.decode(entry.value, WorkerRecord, where=entry.key).printed["w/r/0.1"], entry.version
+
+    line, first = noted()
+    assert line == "one"
+    printed["w/r/0.1"] = "two"
+    assert noted() == ("one", first), "nothing is written for a line alone"
+    clock.seconds += PRINTS_S
+    line, second = noted()
+    assert (line, second > first) == ("two", True)
+    clock.seconds += 10 * PRINTS_S
+    assert noted() == ("two", second), "nothing is written while nothing changes"
+    printed["w/r/0.1"] = "three"
+    assert noted()[0] == "three", "a line that changes rarely is there at once"
+    printed["w/r/0.1"] = "four"
+    holds.append("w/r/1")
+    assert noted()[0] == "four", "it goes along with what is written anyway"
 
 
 def test_maintenance_that_fails_stops_nothing_and_is_tried_again(parts: Parts, clock: StillClock) -> None:

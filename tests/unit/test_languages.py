@@ -120,6 +120,28 @@ async def test_a_process_that_has_grown_is_not_used_for_the_next_run(one: Bench)
     assert await run(1) != first
 
 
+TALKERS = {
+    "javascript": "import fs from 'node:fs';\nexport function* handle() {\n  console.log('half\\nway');\n"
+    "  while (!fs.existsSync('GATE'));\n  yield ['k', 1];\n}\n",
+    "perl": 'sub handle { my ($in, $ctx) = @_; print "half\\nway\\n";\n'
+    "  select undef, undef, undef, 0.02 until -e 'GATE';\n  $ctx->yield('k', 1) }\n",
+    "shell": "handle() {\n  printf 'half\\nway\\n' >&2\n  until [ -e GATE ]; do sleep 0.02; done\n}\n",
+    "streaming": "#!/bin/sh\nprintf 'half\\nway\\n' >&2\nuntil [ -e GATE ]; do sleep 0.02; done\n",
+}
+
+
+@pytest.mark.parametrize("language", TALKERS)
+async def test_the_last_line_can_be_told_while_a_process_runs(one: Bench, language: str, tmp_path: Path) -> None:
+    program({"javascript": "node", "shell": "bash", "streaming": "sh"}.get(language, language))
+    gate = tmp_path / "gate"
+    run = one.start_map(handler(TALKERS[language].replace("GATE", str(gate)), language))
+    await until(lambda: one.process.last_line() == "way", "the line that came last")
+    assert not run.done.done()
+    gate.touch()
+    await one.finish(run)
+    assert run.outputs[0].startswith("half\nway\n")
+
+
 async def test_few_processes_wait_at_a_time(one: Bench) -> None:
     pids = [await pid_of(one, handler(f"{PID}# {number}\n")) for number in range(10)]
     await until(lambda: sum(map(lives, pids)) == 8, "eight that wait")

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mr.cli.main import program
-from mr.cli.why import advice
+from mr.cli.why import SHOWN_MAX, advice
 from mr.codec import encode
 from mr.errors import BrokerUnavailable, RequestNotFound
 from mr.model.invocation import WorkerRecord
@@ -49,11 +49,17 @@ def writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
     built.close()
 
 
-def offer(parts: Parts, capability: str = "general", holds: list[str] | None = None, writer: str = "") -> None:
+def offer(
+    parts: Parts,
+    capability: str = "general",
+    holds: list[str] | None = None,
+    writer: str = "",
+    printed: dict[str, str] | None = None,
+) -> None:
     """A worker `w9` is on record."""
     record = WorkerRecord(
         host="h9", pid=1, capabilities=[capability], workflows=[], slots=1, version="0", started_at="",
-        holds=holds or [], writer=writer,
+        holds=holds or [], writer=writer, printed=printed or {},
     )  # fmt: skip
     parts.store.commit(Transaction(operations=[Put(keys.worker("w9"), encode(record))]))
 
@@ -110,6 +116,24 @@ def test_what_a_worker_holds_is_running_there(parts: Parts) -> None:
     assert (wait.how, wait.workers) == ("running", ["w9 on h9"])
     assert f"mr logs {r[:12]} -f" in advice(answer)
     assert "are being run by worker w9 on h9" in told(r)
+
+
+def test_what_runs_stands_with_what_it_printed_last(parts: Parts) -> None:
+    r = begun(parts)
+    lines = {f"w/{r}/0.{child}": f"line {child} \x1b[2J" for child in (17, 3, 16, 100)}
+    offer(parts, holds=[f"w/{r}/0"], printed={**lines, f"w/{'0' * 40}/0.1": "of another"})
+    answer, _ = asked(parts, r)
+    assert [one.path for one in answer.speakers] == ["0.3", "0.16", "0.17", "0.100"]
+    text = told(r)
+    assert "  0.16 printed last: line 16 \\x1b[2J" in text
+    assert "of another" not in text
+
+
+def test_of_very_many_that_print_the_first_are_told(parts: Parts) -> None:
+    r = begun(parts)
+    offer(parts, holds=[f"w/{r}/0"], printed={f"w/{r}/0.{child}": str(child) for child in range(30)})
+    assert told(r).count("printed last") == SHOWN_MAX
+    assert "and 22 more print (--json)" in told(r)
 
 
 @pytest.mark.parametrize(
