@@ -11,20 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 from flask import Response
 
 from mr.http.errors import JSON, RETRY_AFTER_S, header_safe
+from mr.services.placement import Placement
 
 PIECE_BYTES = 256 * 1024
 """What is shorter goes out with its length, in one piece."""
 
+RETRY_DESERTED_S = "10"
+"""Where no worker runs, nothing can end before somebody starts one; clients that ask each second would only be load."""
+
 _HEAD, _TAIL = b'{"result": {"pairs": [', b"]}}"
 
 
-def pending(status: int, warning: str = "") -> Response:
-    """No result: not waited for (200), or not there yet (202). `warning`: why it may take long."""
+def pending(status: int, placement: Placement) -> Response:
+    """No result: not waited for (200), or not there yet (202). `placement`: why it may take long."""
     answer = Response(b'{"result": null}', status, content_type=JSON)
-    if warning:
+    if warning := str(placement):
         answer.headers["X-MR-WARNING"] = header_safe(warning)
     if status == 202:
-        answer.headers["Retry-After"] = RETRY_AFTER_S
+        answer.headers["Retry-After"] = RETRY_DESERTED_S if placement.is_deserted else RETRY_AFTER_S
     return answer
 
 

@@ -44,7 +44,7 @@ class Direct:
         try:
             reply = posted.serve()
             if reply is None:
-                answer = answers.pending(202, posted.warning)
+                answer = answers.pending(202, posted.placement)
             elif reply.state is RequestState.SUCCEEDED and len(pairs := bytes(reply.pairs)) > 1:
                 body = answers.small(pairs[1:-1])
                 start_response(

@@ -54,7 +54,7 @@ def routes(front_end: FrontEnd) -> Blueprint:
             if posted.request_id is not None:
                 g.request_id = posted.request_id
         if reply is None:
-            return answers.pending(202 if blocking else 200, posted.warning)
+            return answers.pending(202 if blocking else 200, posted.placement)
         return finished(front_end, workflow, posted.new_id, reply)
 
     return blueprint
@@ -63,7 +63,7 @@ def routes(front_end: FrontEnd) -> Blueprint:
 class Posted:
     """One job that a client posts. `request_id` is None as long as no request of it can exist.
 
-    `warning` says what of the job nobody could run, where that was looked for. With `strict` a job that nobody could
+    `placement` says what of the job nobody could run, where that was looked for. With `strict` a job that nobody could
     begin is refused.
     """
 
@@ -79,7 +79,7 @@ class Posted:
     ) -> None:
         self._front_end, self._workflow, self._job = front_end, workflow, job
         self._environ, self._blocking, self._strict = environ, blocking, strict
-        self.warning = ""
+        self.placement = Placement()
         self.new_id = ids.new_request_id()
         self.request_id: str | None = None
 
@@ -123,9 +123,8 @@ class Posted:
         return reply
 
     def _place(self) -> Placement:
-        placement = self._front_end.placing.place(self._workflow, self._job)
-        self.warning = str(placement)
-        return placement
+        self.placement = self._front_end.placing.place(self._workflow, self._job)
+        return self.placement
 
     def _accepted(self, call: Call[Posting, Accepted]) -> None:
         """See that the request was accepted. Raises: MrError."""

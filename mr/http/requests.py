@@ -37,7 +37,7 @@ def routes(front_end: FrontEnd) -> Blueprint:
     def result(workflow: str, request_id: str) -> Response:
         found = record(workflow, request_id)
         if not found.state.is_final:
-            return answers.pending(202)
+            return answers.pending(202, front_end.placing.place(workflow, found.job_name))
         return finished(front_end, workflow, request_id, reply_of(found))
 
     def record(workflow: str, request_id: str) -> Request:

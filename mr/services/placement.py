@@ -53,10 +53,14 @@ class Unplaced(Missing, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """What of a job nobody could run: its first invocation (`initial`), and all of its workflow (`unplaced`)."""
+    """What of a job nobody could run: its first invocation (`initial`), and all of its workflow (`unplaced`).
+
+    `is_deserted`: no worker runs at all, so nothing changes before somebody starts one.
+    """
 
     initial: Unplaced | None = None
     unplaced: list[Unplaced] = []
+    is_deserted: bool = False
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.unplaced))
@@ -114,4 +118,4 @@ def place(workflow: str, job: str, definitions: DefinitionSet, workers: Mapping[
         for required, steps in needs.items()
         if not any(serves(record, workflow, required) for record in workers.values())
     }
-    return Placement(found.get(first), list(found.values()))
+    return Placement(found.get(first), list(found.values()), is_deserted=not workers)

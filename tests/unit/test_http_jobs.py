@@ -230,6 +230,7 @@ def test_without_that_header_it_is_the_peer(site: Site) -> None:
 def test_the_longest_wait_ends_with_the_id_and_the_result_can_be_fetched(tmp_path: Path) -> None:
     site = Site(front_ends.parts(tmp_path, MR_WAIT_MAX_S="0.2"), probe_every_s=0.05)
     try:
+        front_ends.enlist(site.parts.store)
         answer = site.post()
         assert answer.status_code == 202
         assert answer.get_json() == {"result": None}
@@ -239,6 +240,18 @@ def test_the_longest_wait_ends_with_the_id_and_the_result_can_be_fetched(tmp_pat
         assert site.client.get(f"/request/w/{r}/result").get_json() == {"result": {"pairs": [["a", 1]]}}
     finally:
         site.close()
+
+
+def test_where_no_worker_runs_a_client_is_told_so_and_to_come_later(site: Site) -> None:
+    posted = site.post()
+    place = f"/request/w/{posted.headers['X-MR-REQUEST-ID']}/result"
+    for answer in (posted, site.client.get(place)):
+        assert answer.status_code == 202
+        assert answer.headers["X-MR-WARNING"] == "nobody offers general; no worker runs"
+        assert answer.headers["Retry-After"] == "10"
+    front_ends.enlist(site.parts.store)
+    site.until(lambda: "X-MR-WARNING" not in site.client.get(place).headers)
+    assert site.client.get(place).headers["Retry-After"] == "1"
 
 
 def test_a_request_that_ended_without_a_reply_is_found_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ def test_unknown_requests_are_404(site: Site, place: str, tail: str) -> None:
 
 
 def test_the_result_of_a_running_request_is_pending(site: Site) -> None:
+    front_ends.enlist(site.parts.store)
     answer = site.client.get(f"/request/w/{accepted(site)}/result")
     assert answer.status_code == 202
     assert answer.get_json() == {"result": None}
