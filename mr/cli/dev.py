@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Collection
 
 import click
 
 from mr import __version__
-from mr.addresses import Endpoint
+from mr.addresses import Bind
+from mr.cli.binding import free
 from mr.cli.command import Command
-from mr.cli.exits import REFUSED, Refused
 from mr.cli.output import say
 from mr.cli.parent import Child, Parent
 from mr.cli.session import opened, settings
@@ -27,37 +26,13 @@ def dev(bind: str | None) -> int:
 def start(bind: str | None = None) -> int:
     """Do so until a signal ends it; the exit code."""
     found = settings({"MR_WEB_BIND": bind}, development=True)
-    endpoint = found.http.bind.endpoint
-    address = str(found.http.bind)
-    if endpoint is not None:
-        endpoint = free(endpoint)
-        address = str(endpoint)
+    place = free(found.http.bind, "mr dev")
     say(f"mr {__version__} · development · starting")
     known = whats_known(found)
-    children = [Child("front end", ["web", "--development", "--bind", address])]
+    children = [Child("front end", ["web", "--development", "--bind", str(place)])]
     if found.worker.consume:
         children.append(Child("worker", ["worker", "--development"]))
-    return Parent(children, found.worker.drain_s + 5.0).run(lambda: banner(found, endpoint, known), endpoint)
-
-
-def free(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, if nobody listens there; for port 0 a free port.
-
-    Raises: Refused with the next step if it is taken.
-    """
-    host = endpoint.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, endpoint.port))
-        except OSError as error:
-            raise Refused(
-                f"{endpoint} is taken: {error.strerror}",
-                hint=f"end what listens there, or take another: mr dev --bind {Endpoint(host, endpoint.port + 1)}",
-                exit_code=REFUSED,
-            ) from error
-        return Endpoint(host, probe.getsockname()[1])
+    return Parent(children, found.worker.drain_s + 5.0).run(lambda: banner(found, place, known), place.endpoint)
 
 
 def whats_known(found: Settings) -> list[str]:
@@ -89,11 +64,11 @@ def missing(found: Settings, workflows: Collection[str]) -> list[str]:
     ]
 
 
-def banner(found: Settings, endpoint: Endpoint | None, known: list[str]) -> None:
+def banner(found: Settings, place: Bind, known: list[str]) -> None:
     """Say what runs, and what to do next."""
     offered = ", ".join(found.worker.capabilities)
     executors = f"{found.worker.executors} executor{'s' if found.worker.executors > 1 else ''}"
-    say(f"  web       {f'http://{endpoint}' if endpoint else found.http.bind}")
+    say(f"  web       {f'http://{place}' if place.endpoint else place}")
     say(f"  worker    {f'{executors}, capabilities: {offered}' if found.worker.consume else 'none (MR_CONSUME=0)'}")
     say(f"  store     {found.store.url}")
     if found.broker.url.kind != "sqlite":

@@ -7,6 +7,7 @@ import os
 
 import click
 
+from mr.cli.binding import is_inherited, wait_until_free
 from mr.cli.command import Command
 from mr.cli.session import settings
 
@@ -26,6 +27,8 @@ def web(bind: str | None, development: bool) -> int:
     from mr.http.server import serve
 
     set_up(found)
+    if not is_inherited(os.environ):
+        wait_until_free(found.http.bind, "mr web", _log.warning)
     return serve(found, on_ready=lambda addresses: _log.info("listening at %s", ", ".join(addresses)))
 
 

@@ -1,10 +1,9 @@
-"""`mr dev`: its children are kept alive, given up, and ended in order; a port that is taken is told."""
+"""`mr dev`: its children are kept alive, given up, and ended in order."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,10 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mr.addresses import Endpoint
 from mr.cli import exits, parent
-from mr.cli.dev import free
-from mr.cli.exits import Refused
 from mr.cli.main import program
 from mr.cli.parent import Child, Parent
 
@@ -135,22 +131,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-def test_a_taken_port_is_told_with_the_next_step() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(Refused, match="is taken") as caught:
-            free(Endpoint("127.0.0.1", port))
-        assert f"mr dev --bind 127.0.0.1:{port + 1}" in caught.value.hint
-        result = CliRunner().invoke(program, ["dev", "--bind", f"127.0.0.1:{port}"])
-        assert result.exit_code == exits.REFUSED
-
-
-def test_port_0_is_a_free_one() -> None:
-    assert free(Endpoint("127.0.0.1", 0)).port > 0
 
 
 def test_only_the_loopback_is_served() -> None:

@@ -29,6 +29,7 @@ def mr_start_gunicorn_prod() -> int:
     Logs go to /var/log/jobx.log. MR_WEB_BIND, MR_LOG_FILEPATH and MR_DO_STREAM_LOG=1 say otherwise. In a cluster each
     process is better started by itself: mr web, mr worker.
     """
+    from mr.cli.binding import wait_until_free
     from mr.cli.dev import missing
     from mr.cli.output import say
     from mr.cli.parent import Child, Parent
@@ -41,6 +42,7 @@ def mr_start_gunicorn_prod() -> int:
     with opened(found) as parts:
         for line in missing(found, parts.registry.list_workflows()):
             say(line)
+    wait_until_free(found.http.bind, "mr web", say)
     children = [Child("front end", ["web"])]
     if found.worker.consume:
         children.append(Child("worker", ["worker"]))
