@@ -26,7 +26,7 @@ FIELDS = frozenset({"handler_type", "required_capability"})
 OPTIONS = frozenset({"timeout_s", "memory_mb", "attempts"})
 ARGUMENT: Mapping[HandlerType, str] = {"mapper": "arguments", "combiner": "results", "reducer": "results"}
 
-_TOML_LINE = re.compile(r"at line (\d+)")
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 def block_of(name: str, lines: Sequence[str], comment: str) -> tuple[int, list[str]] | None:
@@ -57,8 +57,12 @@ def read_toml(name: str, line: int, lines: Sequence[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(block)
     except tomllib.TOMLDecodeError as error:
-        at = _TOML_LINE.search(str(error))
-        raise InvalidHandler(f"{name}:{line + int(at[1]) if at else line}: no TOML: {error}") from error
+        # Lines are counted from the block there, and from the file here.
+        at = _TOML_PLACE.search(str(error))
+        number = line if at is None else line + int(at[1] or len(lines))
+        what = _TOML_PLACE.sub("", str(error))
+        text = lines[number - line - 1].strip()[:80] if line < number <= line + len(lines) else ""
+        raise InvalidHandler(f"{name}:{number}: no TOML: {what}{f', in: {text}' if text else ''}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidHandler(f"{name}:{line}: no TOML that can be read: {str(error)[:100]}") from error
 

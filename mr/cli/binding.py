@@ -21,7 +21,7 @@ from mr.cli.exits import REFUSED, Refused
 
 PATIENCE_S = 5.0
 LOOK_EVERY_S = 0.25
-COMMAND_MAX = 60
+COMMAND_MAX = 80
 _LISTENS = "0A"
 
 

@@ -199,13 +199,22 @@ def _reached(place: str) -> Iterator[tuple[FileSystem, str]]:
         except (FileExistsError, PermissionError) as error:
             raise Refused(_told_error(error, place), exit_code=REFUSED) from error
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise Refused(_told_error(error, place), hint=f"see: mr fs ls {w}", exit_code=FAILED) from error
+            raise Refused(_told_error(error, place), hint=_next(w, path), exit_code=FAILED) from error
         except BrokenPipeError:
             raise  # of stdout, whose reader has gone
         except OSError as error:
             # With a number it is about a path; without, the backend speaks for itself.
             code = FAILED if error.errno and not isinstance(error, ConnectionError) else UNREACHABLE
             raise Refused(_told_error(error, place), exit_code=code) from error
+
+
+def _next(w: str, path: str) -> str:
+    """What to do where something is not there."""
+    return (
+        f"see: mr fs ls {w}"
+        if path.strip("/")
+        else "MR_FS_URL names the directory of all workflows: see that it exists"
+    )
 
 
 def _told_error(error: OSError, place: str) -> str:

@@ -29,6 +29,7 @@ from mr.cli.session import opened
 
 if TYPE_CHECKING:
     from mr.services.sync import Plan
+    from mr.wiring import Parts
 
 COLOURS = {"+": "green", "~": "yellow", "-": "red", "!": "yellow", "=": "bright_black"}
 
@@ -56,6 +57,7 @@ def sync(workflow: str, folder: Path, dry_run: bool, force: bool, as_json: bool)
         plan = parts.sync.plan(workflow, folder, force=force)
         if plan.is_good and not dry_run:
             plan = parts.sync.apply(plan)
+        following = next_of(parts, plan)
     if as_json:
         document(
             {
@@ -67,10 +69,22 @@ def sync(workflow: str, folder: Path, dry_run: bool, force: bool, as_json: bool)
                 "errors": plan.errors,
             }
         )
-    return tell(plan, dry_run=dry_run, on_stdout=not as_json)
+    return tell(plan, following, dry_run=dry_run, on_stdout=not as_json)
 
 
-def tell(plan: Plan, *, dry_run: bool, on_stdout: bool = True) -> int | None:
+def next_of(parts: Parts, plan: Plan) -> str:
+    """What to do once the handlers of a plan are stored: to bind those that are new, else to run a job with them."""
+    w = plan.workflow
+    _, _, now = parts.registry.current(w)
+    bound = {name for step in now.steps.values() for name in (step.mapper, step.combiner, step.reducer)}
+    if not now.steps or any(entry.mark == "+" and entry.name not in bound for entry in plan.entries):
+        return f"mr step create {w} NAME DESCRIPTION MAP COMBINE REDUCE"
+    if not now.jobs:
+        return f"mr job create {w} NAME DESCRIPTION {min(now.steps)}"
+    return f"mr run {w}/{min(now.jobs)} key=value"
+
+
+def tell(plan: Plan, following: str, *, dry_run: bool, on_stdout: bool = True) -> int | None:
     """Show what a sync does, did, or why it did nothing; the exit code."""
     if on_stdout:
         for entry in plan.entries:
@@ -93,7 +107,7 @@ def tell(plan: Plan, *, dry_run: bool, on_stdout: bool = True) -> int | None:
         say(f"{', '.join(counts)}; nothing was written (--dry-run)")
     else:
         did(", ".join(counts))
-        next_step(f"mr step create {plan.workflow} NAME DESCRIPTION MAP COMBINE REDUCE")
+        next_step(following)
     return None
 
 

@@ -22,6 +22,7 @@ import msgspec
 F = TypeVar("F", bound=Callable[..., Any])
 
 LINES_AT_ONCE = 1000
+CELL_MAX = 48
 
 # What drives a terminal: C0 but tab and line end, DEL, C1, what turns the direction of writing; and lone surrogates.
 _CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
@@ -78,13 +79,17 @@ def document(value: Any, *, indent: int = 2) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, plain: bool = False) -> None:
-    """Rows in aligned columns on stdout."""
+    """Rows in aligned columns on stdout. A cell that is long stands out alone: the others stay where they were."""
     if plain:
         for row in rows:
             echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
         return
     shown = [[harmless(" ".join(cell.split())) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in [list(header), *shown]) for column in range(len(header))]
+    widths = [
+        max((len(row[column]) for row in shown if len(row[column]) <= CELL_MAX), default=0)
+        for column in range(len(header))
+    ]
+    widths = [max(width, len(name)) for width, name in zip(widths, header, strict=True)]
     echo(style(_aligned([name.upper() for name in header], widths), bold=True))
     for row in shown:
         echo(_aligned(row, widths))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, g
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from mr import codec
 from mr import errors as mr_errors
@@ -104,7 +104,8 @@ def _problem(error: MrError, request_id: str | None) -> Response:
     if status >= 500:
         _log.warning("answered %d: %s", status, error)
     code = "outcome_unknown" if status == 504 else error.code
-    answer = _error(code, error.message, status, error.hint, request_id)
+    hint = error.hint or ("which there are: /ui/job/" if isinstance(error, mr_errors.UnknownWorkflow) else "")
+    answer = _error(code, error.message, status, hint, request_id)
     if status in (503, 504):
         answer.headers["Retry-After"] = RETRY_AFTER_S
     return answer
@@ -113,11 +114,16 @@ def _problem(error: MrError, request_id: str | None) -> Response:
 def _protocol_problem(error: HTTPException, request_id: str | None) -> Response:
     """What Flask refuses by itself: no such route, another method, a body too large."""
     status = error.code or 500
-    hint = ""
+    message, hint = error.description or error.name, ""
     if isinstance(error, RequestEntityTooLarge):
         hint = "put big input on the shared file system or behind a URL and pass its name"
+    elif isinstance(error, NotFound):
+        message = "there is no such route"
+        hint = "POST /job/<workflow>/<job>, GET /request/<workflow>/<id>/result; pages for people: /ui/job/"
+    elif isinstance(error, MethodNotAllowed):
+        message = f"this route takes {', '.join(sorted(error.valid_methods or ()))}"
     code = error.name.lower().replace(" ", "_")
-    answer = _error(code, error.description or error.name, status, hint, request_id)
+    answer = _error(code, message, status, hint, request_id)
     for name, value in error.get_headers():
         if name.lower() not in ("content-type", "content-length"):
             answer.headers[name] = value

@@ -17,6 +17,7 @@ from mr.model.definitions import DefinitionSet, HandlerRef, StepRef
 from mr.model.handler import Handler, HandlerType
 from mr.rules import routing
 
+NAMED_MAX = 10
 ROLES: Mapping[HandlerType, str] = {"mapper": "Map", "combiner": "Combine", "reducer": "Reduce"}
 
 
@@ -67,7 +68,10 @@ def require(definitions: DefinitionSet, handler_type: HandlerType, name: str) ->
     """
     problem = _misfit(definitions, handler_type, name)
     if problem:
-        raise InvalidStep(f"{ROLES[handler_type]} handler is invalid: [{name[:100]}]", role=handler_type, hint=problem)
+        fitting = sorted(name for name, one in definitions.handlers.items() if one.handler_type == handler_type)
+        there = ", ".join(fitting[:NAMED_MAX]) + (", …" if len(fitting) > NAMED_MAX else "")
+        hint = f"{problem}; {handler_type}s: {there or 'none yet'}"
+        raise InvalidStep(f"{ROLES[handler_type]} handler is invalid: [{name[:100]}]", role=handler_type, hint=hint)
 
 
 def role(name: str) -> HandlerType:

@@ -364,6 +364,21 @@ def test_a_sync_shows_its_plan_and_a_dry_run_writes_nothing(store: str, folder: 
     assert len(document("handler", "list", "w")) == 3
 
 
+def test_the_next_step_after_a_sync_is_the_first_that_is_still_missing(store: str, folder: Path) -> None:
+    def next_step() -> str:
+        return done("handler", "sync", "w", str(folder)).stderr.splitlines()[-1].strip()
+
+    done("workflow", "create", "w", "x")
+    assert next_step() == "next: mr step create w NAME DESCRIPTION MAP COMBINE REDUCE"
+    done("step", "create", "w", "split", "Split it", "split", "", "total")
+    done("step", "create", "w", "count", "Count it", "count", "", "total")
+    assert next_step() == "next: mr job create w NAME DESCRIPTION count"
+    done("job", "create", "w", "j", "Do it", "split")
+    assert next_step() == "next: mr run w/j key=value"
+    (folder / "other.py").write_text((folder / "count.py").read_text())
+    assert next_step() == "next: mr step create w NAME DESCRIPTION MAP COMBINE REDUCE"
+
+
 def test_a_handler_that_a_step_names_is_kept_and_the_step_is_named(workflow: str, folder: Path) -> None:
     (folder / "count.py").unlink()
     result = done("handler", "sync", "w", str(folder))

@@ -140,6 +140,11 @@ def test_without_a_file_system_the_setting_is_named(monkeypatch: pytest.MonkeyPa
     assert "MR_FS_URL: expected a URL" in refused(USAGE, "fs", "ls", "w")
 
 
+def test_a_directory_that_cannot_be_is_told_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MR_FS_URL", "file:///proc/none")
+    assert "MR_FS_URL names the directory of all workflows" in refused(FAILED, "fs", "ls", "w")
+
+
 def test_a_server_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MR_FS_URL", "tahoe+http://127.0.0.1:9/URI:DIR2:hidden:hidden")
     said = refused(UNREACHABLE, "fs", "ls", "w")

@@ -99,6 +99,12 @@ def test_columns_stay_aligned_where_something_is_escaped(capsys: pytest.CaptureF
     assert capsys.readouterr().out == "A     B\n\\x1b  1\nx     2\n"
 
 
+def test_a_long_cell_does_not_move_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "x" * (output.CELL_MAX + 1)
+    output.table(["name", "b"], [["short", "1"], [long, "2"]])
+    assert capsys.readouterr().out == f"NAME   B\nshort  1\n{long}  2\n"
+
+
 def ended(call: Callable[[], Any]) -> object:
     with pytest.raises(SystemExit) as ended:
         conclude(call)

@@ -186,6 +186,7 @@ def test_what_does_not_exist_is_404(site: Site, path: str, code: str) -> None:
     answer = site.post(path=path)
     assert answer.status_code == 404
     assert answer.get_json()["error"]["code"] == code
+    assert answer.get_json()["error"]["hint"]
     assert "X-MR-REQUEST-ID" not in answer.headers
 
 
@@ -193,7 +194,7 @@ def test_jobs_are_only_posted_to(site: Site) -> None:
     answer = site.client.get("/job/w/j")
     assert answer.status_code == 405
     assert "POST" in answer.headers["Allow"]
-    assert answer.get_json()["error"]["code"] == "method_not_allowed"
+    assert answer.get_json()["error"] == {"code": "method_not_allowed", "message": "this route takes OPTIONS, POST"}
 
 
 def test_a_body_over_the_limit_is_413_and_names_the_way_out(tmp_path: Path) -> None:

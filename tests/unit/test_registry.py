@@ -288,13 +288,13 @@ def test_JX_56_a_capability_that_does_not_fit_a_topic_with_its_workflow_is_refus
 @pytest.mark.parametrize(
     ("mapper", "combiner", "reducer", "role", "text"),
     [
-        ("x", "", "r", "mapper", "Map handler is invalid: [x] (no handler has this name)"),
-        ("m", "x", "r", "combiner", "Combine handler is invalid: [x] (no handler has this name)"),
-        ("m", "", "x", "reducer", "Reduce handler is invalid: [x] (no handler has this name)"),
-        ("m", "", "", "reducer", "Reduce handler is invalid: [] (no handler has this name)"),
-        ("r", "", "r", "mapper", "Map handler is invalid: [r] (it is a reducer)"),
-        ("m", "m2", "r", "combiner", "Combine handler is invalid: [m2] (it is a mapper)"),
-        ("m", "", "c", "reducer", "Reduce handler is invalid: [c] (it is a combiner)"),
+        ("x", "", "r", "mapper", "Map handler is invalid: [x] (no handler has this name; mappers: m, m2)"),
+        ("m", "x", "r", "combiner", "Combine handler is invalid: [x] (no handler has this name; combiners: c)"),
+        ("m", "", "x", "reducer", "Reduce handler is invalid: [x] (no handler has this name; reducers: r)"),
+        ("m", "", "", "reducer", "Reduce handler is invalid: [] (no handler has this name; reducers: r)"),
+        ("r", "", "r", "mapper", "Map handler is invalid: [r] (it is a reducer; mappers: m, m2)"),
+        ("m", "m2", "r", "combiner", "Combine handler is invalid: [m2] (it is a mapper; combiners: c)"),
+        ("m", "", "c", "reducer", "Reduce handler is invalid: [c] (it is a combiner; reducers: r)"),
     ],
 )
 def test_JX_38_JX_39_a_step_binds_existing_handlers_of_the_right_types(

@@ -65,13 +65,14 @@ def mr_kv_handler_create(
 @click.option("-f", "--force", is_flag=True, help="Write also what is the same.")
 def mr_kv_handler_store(workflow_name: str, path: str, simulate_only: bool, force: bool) -> int | None:
     """Make the files below a folder the handlers of a workflow."""
-    from mr.cli.handler import tell
+    from mr.cli.handler import next_of, tell
 
     with opened() as parts:
         plan = parts.sync.plan(workflow_name, Path(path), force=force)
         if plan.is_good and not simulate_only:
             plan = parts.sync.apply(plan)
-    return tell(plan, dry_run=simulate_only)
+        following = next_of(parts, plan)
+    return tell(plan, following, dry_run=simulate_only)
 
 
 @script("workflow_name", "handler_name", example="test_workflow map_split")
