@@ -436,8 +436,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def shown(self) -> list[Shown]:
         """Every setting with its value and origin, for `mr config show`."""
         rows = [
-            Shown("MR_STORE", str(self.store.url), self.origins.get("MR_STORE", "default"), "the store"),
-            Shown("MR_BROKER", str(self.broker.url), self.origins.get("MR_BROKER", "default"), "the broker"),
+            Shown(
+                "MR_STORE",
+                str(self.store.url),
+                self.origins.get("MR_STORE", "default"),
+                "sqlite:///file, etcd3://host:port,… or etcd2://…",
+            ),
+            Shown(
+                "MR_BROKER",
+                str(self.broker.url),
+                self.origins.get("MR_BROKER", "default"),
+                "sqlite:///file, or nsq://host:port,…",
+            ),
         ]
         for variable in VARIABLES:
             value = getattr(getattr(self, variable.group), variable.field)
@@ -445,7 +455,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             text = variable.none if value is None else _text(value)
             rows.append(Shown(variable.name, text, origin, variable.meaning))
         writer_origin = self.origins.get("MR_RESULT_WRITER", "default")
-        rows.append(Shown("MR_RESULT_WRITER", self.results.writer, writer_origin, "how results leave"))
+        rows.append(
+            Shown(
+                "MR_RESULT_WRITER",
+                self.results.writer,
+                writer_origin,
+                "how results leave: inline, file, email, http, or a class",
+            )
+        )
         return rows
 
 

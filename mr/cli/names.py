@@ -130,3 +130,8 @@ requests_argument: Callable[[F], F] = click.argument(
 def role_argument(role: str, metavar: str) -> Callable[[F], F]:
     """A handler in a step, by its role."""
     return click.argument(role, metavar=metavar, shell_complete=offered(_handlers))
+
+
+def role_option(role: str, text: str) -> Callable[[F], F]:
+    """Another handler for a step, by its role."""
+    return click.option(f"--{role}", metavar="HANDLER", help=text, shell_complete=offered(_handlers))

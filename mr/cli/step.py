@@ -6,9 +6,10 @@ import click
 import msgspec
 
 from mr.cli.command import Noun
-from mr.cli.names import role_argument, step_argument, workflow_argument
+from mr.cli.names import role_argument, role_option, step_argument, workflow_argument
 from mr.cli.output import ask, did, document, fields, json_option, next_step, plain_option, table, yes_option
 from mr.cli.session import opened
+from mr.model.step import Step
 
 
 @click.group("step", cls=Noun, examples=["mr step create words count 'Count the words' split '' total"])
@@ -32,6 +33,33 @@ def create(workflow: str, name: str, description: str, mapper: str, combiner: st
         document({"name": name, **msgspec.to_builtins(made)})
     did(f"step {workflow}/{name}")
     next_step(f"mr job create {workflow} NAME DESCRIPTION {name}")
+
+
+@step.command(
+    "update", examples=["mr step update words count --reducer total", "mr step update words count --combiner ''"]
+)
+@workflow_argument
+@step_argument
+@role_option("mapper", "Another mapper.")
+@role_option("combiner", "Another combiner; '' takes it away.")
+@role_option("reducer", "Another reducer.")
+@click.option("--description", metavar="TEXT", help="Another description.")
+@json_option
+def update(workflow: str, name: str, as_json: bool, **given: str | None) -> None:
+    """Change what is given of a step; requests under way end on what they began with."""
+    if all(value is None for value in given.values()):
+        raise click.UsageError("nothing to change was given: --mapper, --combiner, --reducer, --description")
+    with opened() as parts:
+        made = parts.registry.update_step(workflow, name, **given)
+    if as_json:
+        document({"name": name, **msgspec.to_builtins(made)})
+    did(f"step {workflow}/{name}: {_bound(made)}")
+    next_step(f"mr step show {workflow} {name}", told=False)
+
+
+def _bound(made: Step) -> str:
+    combiner = f" → {made.combine_handler_name}" if made.combine_handler_name else ""
+    return f"{made.map_handler_name}{combiner} → {made.reduce_handler_name}"
 
 
 @step.command("list", examples=["mr step list words"])

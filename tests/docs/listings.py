@@ -132,7 +132,7 @@ class Session:
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         mark = f"--{os.urandom(8).hex()}--"
-        self._shell.stdin.write(f"{text}\necho; echo {mark} $?\n")
+        self._shell.stdin.write(f"{text}\n_code=$?; echo; echo {mark} $_code\n")
         self._shell.stdin.flush()
         printed: list[str] = []
         for line in self._shell.stdout:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mr.adapters.processors.python import PythonProcessor
+from tests.docs import settings_page
 from tests.docs.listings import ROOT, Listing, Session, commands, differs, listings, pages
 
 _OWN = ("MR_", "XDG_", "PYTEST_", "HOME")
@@ -38,6 +39,10 @@ def test_every_listing_of_a_page_does_what_it_shows(page: Path, tmp_path: Path) 
                     assert not problem, f"{place}\n{problem}"
     finally:
         session.close()
+
+
+def test_the_page_of_settings_is_as_the_settings_are() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page(), "write it: python -m tests.docs.settings_page"
 
 
 def handlers() -> list[Listing]:

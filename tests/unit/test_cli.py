@@ -288,6 +288,18 @@ def test_what_is_created_can_be_listed_and_shown(workflow: str) -> None:
     assert "def handle" in done("handler", "show", "w", "split").stdout
 
 
+def test_a_step_is_changed_in_what_is_given(workflow: str) -> None:
+    made = done("step", "update", "w", "count", "--mapper", "split", "--description", "Split it again")
+    assert "step w/count: split → total" in made.stderr
+    found = document("step", "show", "w", "count")
+    assert (found["map_handler_name"], found["reduce_handler_name"]) == ("split", "total")
+    assert found["description"] == "Split it again"
+    assert document("step", "update", "w", "count", "--mapper", "count")["map_handler_name"] == "count"
+    refused = mr("step", "update", "w", "count")
+    assert refused.exit_code == exits.USAGE
+    assert "--mapper, --combiner, --reducer" in refused.stderr
+
+
 def test_each_creation_names_the_next_step(store: str) -> None:
     assert "next: mr handler sync w FOLDER" in done("workflow", "create", "w", "x").stderr
 
@@ -296,6 +308,7 @@ def test_each_creation_names_the_next_step(store: str) -> None:
     "line",
     [
         "workflow list", "workflow show w", "step list w", "step show w split", "job list w", "job show w j",
+        "step update w split --mapper split",
         "handler list w", "handler show w split", "handler sync w FOLDER", "request list", "request show R",
         "request result R", "request pin R", "tree R", "logs R", "invocation show R.0.1", "status", "config show",
         "doctor", "job rm w j --yes", "request rm R --yes",
@@ -325,6 +338,8 @@ def test_at_a_terminal_each_command_ends_with_a_next_step_that_exists(
         (["step", "create", "w", "s", "x", "total", "", "total"], exits.FAILED),
         (["step", "rm", "w", "split", "--yes"], exits.REFUSED),
         (["step", "show", "w", "nope"], exits.FAILED),
+        (["step", "update", "w", "nope", "--mapper", "split"], exits.FAILED),
+        (["step", "update", "w", "count", "--mapper", "total"], exits.FAILED),
         (["job", "create", "w", "k", "x", "nope"], exits.FAILED),
         (["job", "show", "w", "nope"], exits.FAILED),
         (["handler", "rm", "w", "total", "--yes"], exits.REFUSED),
