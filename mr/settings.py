@@ -414,9 +414,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def remarks(self) -> list[str]:
         """What is allowed, and still worth a line at start-up."""
-        found = []
-        if not self.http.bind.is_local and self.http.auth == "off":
-            found.append(f"MR_WEB_BIND: {self.http.bind} may be reached from other machines, and MR_AUTH is off")
+        found: list[str] = []
         if self.cleaning.quiet_period_s is not None:
             beside = [name for name in ("MR_RESULT_KEEP_S", "MR_FAILED_KEEP_S") if name in self.origins]
             found.extend(f"{name}: no effect beside MR_CLEANUP_MANDATORY_QUIET_PERIOD_S" for name in beside)
@@ -432,6 +430,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.files.blobs is not None:
             found.append("MR_BLOB_URL: not used by this version; ignored")
         return found
+
+    def exposure(self) -> list[str]:
+        """What is allowed, and worth a line for who listens: others have no part in it."""
+        if self.http.bind.is_local or self.http.auth != "off":
+            return []
+        return [f"MR_WEB_BIND: {self.http.bind} may be reached from other machines, and MR_AUTH is off"]
 
     def shown(self) -> list[Shown]:
         """Every setting with its value and origin, for `mr config show`."""

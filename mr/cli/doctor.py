@@ -64,7 +64,7 @@ def _examine(settings: Settings, as_json: bool) -> list[Condition]:
             settings, lambda: parts.languages, parts.reach_file_system,
             lambda: parts.store, lambda: parts.publisher, lambda: parts.fleet,
         )  # fmt: skip
-        for condition in (*of_settings(settings.notices), *conditions):
+        for condition in (*of_settings([*settings.notices, *settings.exposure()]), *conditions):
             found.append(condition)
             if not as_json:
                 _show(condition)

@@ -22,7 +22,7 @@ development_option = click.option("--development", is_flag=True, hidden=True)
 @development_option
 def web(bind: str | None, development: bool) -> int:
     """Run the front end. It never runs handlers."""
-    found = settings({"MR_WEB_BIND": bind}, development=development)
+    found = settings({"MR_WEB_BIND": bind}, development=development, listens=True)
     from mr.cli.logs import set_up
     from mr.http.server import serve
 

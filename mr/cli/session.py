@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from mr.wiring import Parts
 
 
-def settings(flags: Mapping[str, str | None] | None = None, *, development: bool = False) -> Settings:
-    """The settings of this process; what is worth a line about them goes to stderr.
+def settings(
+    flags: Mapping[str, str | None] | None = None, *, development: bool = False, listens: bool = False
+) -> Settings:
+    """The settings of this process; what is worth a line about them, or about what `listens`, goes to stderr.
 
     `flags` are what the command line gave, by the variables they stand for; None where nothing was given.
     Raises: ConfigError.
     """
     given = {name: text for name, text in (flags or {}).items() if text is not None}
     found = Settings.from_env(os.environ, flags=given, development=development)
-    for notice in found.notices:
+    for notice in (*found.notices, *(found.exposure() if listens else ())):
         say(f"mr: {notice}")
     return found
 

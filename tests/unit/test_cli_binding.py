@@ -105,6 +105,15 @@ def test_what_a_path_cannot_be_is_told(tmp_path: Path) -> None:
         free(Bind(path=str(other)), "mr web")
 
 
+@pytest.mark.usefixtures("impatient")
+def test_only_who_listens_says_that_others_can_reach_it(taken: Bind, tmp_path: Path) -> None:
+    assert taken.endpoint is not None
+    open_to_all = {"MR_WEB_BIND": f"0.0.0.0:{taken.endpoint.port}", "MR_STORE": f"sqlite:///{tmp_path}/mr.db"}
+    assert "MR_AUTH is off" in CliRunner().invoke(program, ["web"], env=open_to_all).stderr
+    assert "MR_AUTH is off" in CliRunner().invoke(program, ["doctor"], env=open_to_all).stdout
+    assert "MR_AUTH" not in CliRunner().invoke(program, ["workflow", "list"], env=open_to_all).stderr
+
+
 def test_who_is_born_with_listeners_needs_no_place() -> None:
     assert is_inherited({"LISTEN_FDS": "1"})
     assert is_inherited({"GUNICORN_FD": "3"})

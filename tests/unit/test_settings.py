@@ -423,10 +423,11 @@ def test_development_serves_the_loopback_only() -> None:
     assert read(development=True, MR_WEB_BIND="127.0.0.1:9").http.bind.endpoint == Endpoint("127.0.0.1", 9)
 
 
-def test_a_front_end_open_to_others_is_remarked_upon() -> None:
-    assert read({"MR_WEB_BIND": "0.0.0.0:80"}).notices == (
-        "MR_WEB_BIND: 0.0.0.0:80 may be reached from other machines, and MR_AUTH is off",
-    )
+def test_a_front_end_open_to_others_is_remarked_upon_by_who_listens() -> None:
+    settings = read({"MR_WEB_BIND": "0.0.0.0:80"})
+    assert settings.exposure() == ["MR_WEB_BIND: 0.0.0.0:80 may be reached from other machines, and MR_AUTH is off"]
+    assert settings.notices == ()
+    assert read({}).exposure() == []
 
 
 def test_a_protection_that_does_not_exist_is_not_promised() -> None:
