@@ -90,7 +90,8 @@ def last_lines(slots: Iterable[Slot]) -> dict[str, str]:
         current = executor.current() if executor is not None and run is not None else None
         if executor is None or run is None or current is None or current.seconds <= HELD_S:
             continue
-        if line := executor.last_line():
+        is_told = current.is_below == (run.above is not None)  # else it is not known yet what the child belongs to
+        if is_told and (line := executor.last_line()):
             work = run.work
             path = ids.child(work.p, current.child) if isinstance(work, MapWork) else f"{work.p}.r"
             lines[f"{run.visit.workflow}/{run.visit.request_id}/{path}"] = line
