@@ -41,6 +41,17 @@ def test_every_listing_of_a_page_does_what_it_shows(page: Path, tmp_path: Path) 
         session.close()
 
 
+def test_a_command_that_fails_or_shows_something_else_is_noticed(tmp_path: Path) -> None:
+    session = Session(tmp_path, {"PATH": os.environ["PATH"]})
+    try:
+        assert session.type("echo one; false") == (1, "one\n")
+        assert session.type("echo two") == (0, "two\n")
+    finally:
+        session.close()
+    assert not differs(["two"], "two\n")
+    assert differs(["one"], "two\n")
+
+
 def test_the_page_of_settings_is_as_the_settings_are() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page(), "write it: python -m tests.docs.settings_page"
 
