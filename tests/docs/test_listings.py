@@ -34,6 +34,7 @@ def test_every_listing_of_a_page_does_what_it_shows(page: Path, tmp_path: Path) 
                 code, printed = session.type(command.text)
                 place = f"{listing.page}:{command.line}: $ {command.text}"
                 assert code == 0, f"{place}\nended with {code}:\n{printed}"
+                assert '{"error"' not in printed or '{"error"' in "".join(command.shown), f"{place}\n{printed}"
                 if command.shown:
                     problem = differs(command.shown, printed)
                     assert not problem, f"{place}\n{problem}"
