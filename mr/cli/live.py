@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.3
 
 
+class Seconds(click.FloatRange):
+    """So many seconds, in the words of whoever gives something else."""
+
+    name = "number of seconds"
+
+
+timeout_option = click.option(
+    "--timeout", type=Seconds(min=0), metavar="SECONDS", help="Stop waiting then (exit code 5)."
+)
+
+
 class Detached(click.exceptions.Exit):
     """Ctrl-C: the request goes on."""
 

@@ -13,7 +13,7 @@ import msgspec
 from mr.cli.command import Noun
 from mr.cli.drawing import elapsed, headline, seconds_between
 from mr.cli.dump import dumped, kept
-from mr.cli.live import follow
+from mr.cli.live import follow, timeout_option
 from mr.cli.names import any_workflow_argument, request_argument, requests_argument
 from mr.cli.output import (
     age,
@@ -130,7 +130,7 @@ def show(name: str, as_json: bool) -> None:
 
 @request.command("wait", examples=["mr request wait 3f2a", "mr request wait 3f2a --timeout 60"])
 @request_argument
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting then (exit code 5).")
+@timeout_option
 def wait(name: str, timeout: float | None) -> int:
     """Wait for the end of a request and print its result, as `mr run` does."""
     with opened() as parts:

@@ -10,7 +10,7 @@ import click
 
 from mr import codec
 from mr.cli.command import Command
-from mr.cli.live import follow
+from mr.cli.live import follow, timeout_option
 from mr.cli.names import job_path_argument
 from mr.cli.output import echo, next_step, say
 from mr.cli.results import tell
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.argument("pairs", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--arguments", "file", metavar="FILE", help="A JSON object with the arguments; - for stdin.")
 @click.option("--detach", "-d", is_flag=True, help="Do not wait: print the id of the request.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting then (exit code 5).")
+@timeout_option
 def run(job: str, pairs: tuple[str, ...], file: str | None, detach: bool, timeout: float | None) -> int | None:
     """Submit a job, wait for its end, and print its result as {"pairs": [[key, value], …]}.
 

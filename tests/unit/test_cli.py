@@ -347,6 +347,7 @@ def test_at_a_terminal_each_command_ends_with_a_next_step_that_exists(
         (["handler", "sync", "nope", "."], exits.FAILED),
         (["handler", "sync", "w", "/nope"], exits.FAILED),
         (["job", "create", "w"], exits.USAGE),
+        (["run", "w/j", "--timeout", "soon"], exits.USAGE),
         (["job", "list", "w", "--nope"], exits.USAGE),
     ],
 )
