@@ -16,7 +16,9 @@ MrError
 ├── StateError             the store holds something else than expected
 │   └── InvalidTransition  VersionConflict  AlreadyExists  NotFound  WatchLost
 └── BackendError           a server, file or program does not do its part
-    └── StoreUnavailable  StoreFull  BrokerUnavailable  CorruptEntry  PictureUnavailable  NotDelivered
+    ├── StoreUnavailable
+    │   └── BlobStoreUnavailable
+    └── StoreFull  BrokerUnavailable  CorruptEntry  PictureUnavailable  NotDelivered
 
 `code` is the stable machine word that HTTP and `--json` show; the text is for people and may change.
 """
@@ -175,7 +177,7 @@ class ValueRefused(MrError):
 
 
 class PathRefused(MrError, ValueError):
-    """A path on the shared file system leads out of its workflow's directory, or means what must stay."""
+    """A path leads out of its directory, that of a workflow or of the blobs, or means what must stay."""
 
     code = "path_refused"
 
@@ -230,6 +232,12 @@ class StoreUnavailable(BackendError):
     def __init__(self, message: str, *, unknown: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.unknown = unknown
+
+
+class BlobStoreUnavailable(StoreUnavailable):
+    """What keeps the data that is too much for the store does not answer, or is not known to this process."""
+
+    code = "blob_store_unavailable"
 
 
 class StoreFull(BackendError):

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from mr import errors
-from mr.errors import MrError, StoreUnavailable
+from mr.errors import BlobStoreUnavailable, MrError, StoreUnavailable
 from mr.http.errors import header_safe, status_of
 
 
@@ -18,14 +18,16 @@ def test_every_error_has_a_status_code() -> None:
         400: {"InvalidDocument", "InvalidArguments", "ValueRefused"},
         503: {"StoreUnavailable", "StoreFull", "BrokerUnavailable", "PictureUnavailable", "VersionConflict"},
     }
-    found = {name: status_of(kind.__new__(kind)) for name, kind in kinds.items() if kind is not StoreUnavailable}
+    found = {
+        name: status_of(kind.__new__(kind)) for name, kind in kinds.items() if not issubclass(kind, StoreUnavailable)
+    }
     for status, names in expected.items():
         assert {name for name, code in found.items() if code == status} == names - {"StoreUnavailable"}
     assert set(found.values()) <= {400, 404, 409, 500, 503}
 
 
 def test_an_unknown_outcome_is_504() -> None:
-    assert status_of(StoreUnavailable("x")) == 503
+    assert status_of(StoreUnavailable("x")) == status_of(BlobStoreUnavailable("x")) == 503
     assert status_of(StoreUnavailable("x", unknown=True)) == 504
 
 
