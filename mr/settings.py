@@ -381,6 +381,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.http.auth == "token":
             # Accepting it would promise a protection that does not exist.
             found.append("MR_AUTH: expected off, because tokens do not exist yet, got: token")
+        if self.files.blobs is not None and self.files.blobs.scheme == "memory":
+            expected = "expected a place that front end and workers share; each process has a memory of its own"
+            found.append(f"MR_BLOB_URL: {expected}, got: {self.files.blobs}")
         found.extend(self._missing())
         if self.broker.url.kind == "nsq" and self.broker.max_in_flight < len(self.broker.url.nodes):
             found.append(
@@ -427,8 +430,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if writer not in self.results.used:
                 beside = [name for name in self.origins if name.startswith(f"MR_RESULT_{writer.upper()}_WRITER_")]
                 found.extend(f"{name}: no effect without MR_RESULT_WRITER={writer}" for name in sorted(beside))
-        if self.files.blobs is not None:
-            found.append("MR_BLOB_URL: not used by this version; ignored")
         return found
 
     def exposure(self) -> list[str]:

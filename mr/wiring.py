@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from mr.addresses import Endpoint, HttpUrl
 from mr.clock import SystemClock
 from mr.errors import ConfigError
+from mr.ports.blob_store import BlobStore
 from mr.ports.broker import Consumer, Publisher
 from mr.ports.file_system import FileSystem
 from mr.ports.result_writer import ResultWriter
 from mr.ports.store import Store
+from mr.services.blobs import Blobs
 from mr.services.cleaner import Cleaner
 from mr.services.datasets import Datasets
 from mr.services.events import Events, destination
@@ -241,7 +243,22 @@ class Parts:
     @cached_property
     def datasets(self) -> Datasets:
         """Data of requests."""
-        return Datasets(self.store)
+        return Datasets(self.store, self.blobs)
+
+    @cached_property
+    def blob_store(self) -> BlobStore | None:
+        """Where data lies that is too much for the store; None where no place is configured."""
+        url = self.settings.files.blobs
+        if url is None:
+            return None
+        from mr.adapters.blob_stores.files import open_blob_store
+
+        return open_blob_store(url)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """Chunks that lie there."""
+        return Blobs(self.blob_store)
 
     @cached_property
     def collections(self) -> Collections:
@@ -354,7 +371,7 @@ class Parts:
     @cached_property
     def cleaner(self) -> Cleaner:
         """Removing finished requests."""
-        return Cleaner(self.store, self.clock)
+        return Cleaner(self.store, self.clock, self.blobs)
 
     def file_system(self, w: str) -> FileSystem:
         """What the handlers of a workflow share. Raises: ConfigError if there is none, or no driver for it."""
@@ -371,6 +388,13 @@ class Parts:
             from mr.adapters.file_systems.opening import check
 
             check(self.settings.files.shared)
+
+    def check_blob_store(self) -> None:
+        """See whether what is configured has a driver and, on this machine, a directory. Raises: ConfigError."""
+        if self.settings.files.blobs is not None:
+            from mr.adapters.blob_stores.files import check
+
+            check(self.settings.files.blobs)
 
     def reach_file_system(self) -> None:
         """See whether what is configured answers; nothing is made there. Raises: ConfigError, OSError."""

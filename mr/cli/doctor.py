@@ -23,7 +23,7 @@ MARKS = {Health.OK: ("✔", "green"), Health.WARN: ("!", "yellow"), Health.FAIL:
     cls=Command,
     examples=["mr doctor", "mr doctor --json", "mr doctor --orphans", "mr doctor --orphans --remove --yes"],
 )
-@click.option("--orphans", is_flag=True, help="Look for keys in the store whose request is gone, and for nothing else.")
+@click.option("--orphans", is_flag=True, help="Look for keys and blobs whose request is gone, and for nothing else.")
 @click.option("--remove", is_flag=True, help="With --orphans: remove those that are older than an hour.")
 @yes_option
 @json_option
@@ -61,7 +61,7 @@ def _examine(settings: Settings, as_json: bool) -> list[Condition]:
     parts = Parts(settings)
     try:
         conditions = checkup(
-            settings, lambda: parts.languages, parts.reach_file_system,
+            settings, lambda: parts.languages, parts.reach_file_system, lambda: parts.blob_store,
             lambda: parts.store, lambda: parts.publisher, lambda: parts.fleet,
         )  # fmt: skip
         for condition in (*of_settings([*settings.notices, *settings.exposure()]), *conditions):
@@ -98,14 +98,19 @@ def _orphans(remove: bool, yes: bool, as_json: bool) -> None:
                 "is_young": one.is_young, "is_fenced": one.is_fenced}  # fmt: skip
 
     with opened() as parts:
-        service = Orphans(parts.store, parts.clock, time.sleep)
+        service = Orphans(parts.store, parts.clock, time.sleep, parts.blob_store)
+        what = "keys" if parts.blob_store is None else f"keys, and all blobs at {parts.blob_store.place},"
         if remove:
-            ask("Remove all keys of requests that are gone, where they are older than an hour?", yes)
+            ask(f"Remove all {what} of requests that are not in this store, where they are older than an hour?", yes)
             say(f"looking twice, {LOOK_AGAIN_S:g} s apart")
             removal = service.remove()
             if as_json:
                 document({"removed": [record(one) for one in removal.removed], "left": list(map(record, removal.left))})
-            did(f"removed {sum(one.count for one in removal.removed):,} keys of {len(removal.removed)} requests")
+            blobs = sum(one.kinds.get("blobs", 0) for one in removal.removed)
+            removed = (
+                f"{sum(one.count for one in removal.removed) - blobs:,} keys{f' and {blobs:,} blobs' * bool(blobs)}"
+            )
+            did(f"removed {removed} of {len(removal.removed)} requests")
             left = removal.left
             if left:
                 say(f"  {len(left)} requests were left alone: younger than an hour, fenced, or written to just now")

@@ -14,6 +14,7 @@ from mr.services.acceptance import Accepted, Posting
 from mr.wiring import Parts
 
 HEALTH_ANSWER_S = 5.0
+READERS = 8
 PICTURE_THREADS, PICTURE_LINE_MAX = 2, 20
 
 
@@ -21,7 +22,7 @@ class FrontEnd:
     """Parts, threads and waiting room of a process, made after it was forked. `id` is where its replies go.
 
     `health` has threads of its own, so that it can say that the others are stuck; and so has `drawing`, of which each
-    call takes a core for as long as a picture takes.
+    call takes a core for as long as a picture takes, and `reading` of big results, which may lie where nobody answers.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class FrontEnd:
         )
         self.placing = Placing(parts.fleet, parts.clock, self.threads)
         self.health = NativeThreads(2, answer_s=HEALTH_ANSWER_S)
+        self.reading = NativeThreads(READERS, answer_s=answer_s)
         self.drawing = NativeThreads(PICTURE_THREADS, line_max=PICTURE_LINE_MAX, answer_s=answer_s)
         self.deliveries = Deliveries(parts.cleaner, parts.retention, parts.clock, self.id)
         self.room = WaitingRoom(parts.store, self.id, self.deliveries.forget, look_every_s=look_every_s)
@@ -58,6 +60,7 @@ class FrontEnd:
         self.threads.close()
         self.accepting.close()
         self.health.close()
+        self.reading.close()
         self.drawing.close()
         self.room.close()
         self.deliveries.close()

@@ -288,7 +288,7 @@ def finished(front_end: FrontEnd, w: str, r: str, reply: Reply) -> Response:
 
 def read_pairs(front_end: FrontEnd, w: str, r: str) -> Iterator[bytes]:
     """The pairs of a succeeded request, each piece read in a native thread when it is asked for."""
-    call = front_end.threads.call
+    call = front_end.reading.call
     pieces = call(front_end.parts.results.pairs, w, r)
     while (piece := call(next, pieces, None)) is not None:
         yield piece.blob

@@ -40,7 +40,7 @@ def serve(settings: Settings, bind: str | None = None, *, on_ready: Callable[[li
     listened on once they are open (port 0 has become a number).
     Raises: ConfigError.
     """
-    Parts(settings)  # what cannot be wired is said here, before anything is forked
+    Parts(settings).check_blob_store()  # what cannot be wired is said here, before anything is forked
     _allow_many_files()
     master = os.getpid()
     code = 0

@@ -166,6 +166,16 @@ def chunk(w: str, r: str, execution: str, kind: str, number: int) -> str:
     return item(chunks(w, r, execution, kind), number)
 
 
+def blobs(w: str, r: str) -> str:
+    """What the names of all blobs of the request begin with, and a slash."""
+    return f"{w}/{r}"
+
+
+def blob(chunk: str) -> str:
+    """The name of the blob that a chunk is, by the chunk's key."""
+    return chunk.removeprefix(DATASETS)
+
+
 def stored(w: str, r: str, note: str = "") -> str:
     """How much a worker wrote for the request; without a note the prefix of all. No execution is called `stored`."""
     return f"queues/dataset/{w}/{r}/stored/{note}"

@@ -19,6 +19,10 @@ DEPTH_MAX = 32
 """Levels of mapping."""
 INLINE_MAX = 256 * 1024
 """Bytes of data that stand in a record or travel in a message; more goes into chunks."""
+TOGETHER_MAX = 128 * 1024
+"""Bytes of a result that leaves its executor with those of other children; more goes alone."""
+SPILLED_MIN = 8 * 1024
+"""Bytes of data that stay in a record, or go with others, even where the request spills: a blob has its price, too."""
 OUTPUT_MAX = 256 * 1024
 """Bytes of printed output in one record, as JSON; the children of a slice share a record."""
 REPORT_OUTPUT_MAX = 16 * 1024

@@ -15,7 +15,9 @@ ATTEMPTS_WRITE = 4
 WRITE_PAUSE_S = 1.0
 """Before the second attempt to write a result; it doubles."""
 
-_POINTLESS = frozenset({"protocol", "not_serialisable", "rejected", "output_limit", "unschedulable", "cancelled"})
+_POINTLESS = frozenset(
+    {"protocol", "not_serialisable", "rejected", "output_limit", "unschedulable", "cancelled", "lost_data"}
+)
 _CRASHES = frozenset({"exit", "signal", "memory"})
 
 

@@ -6,12 +6,14 @@ machine, the fleet, and queues that nobody serves.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mr
 from mr.errors import ConfigError, MrError
 from mr.model.condition import Condition, Health, broken, doubtful, fine
 from mr.model.language import Language
+from mr.ports.blob_store import BlobStore
 from mr.ports.broker import Publisher
 from mr.ports.store import Store
 from mr.services import machine
@@ -34,6 +36,7 @@ def checkup(
     settings: Settings,
     languages: Callable[[], Mapping[str, Language]],
     reach_files: Callable[[], None],
+    blobs: Callable[[], BlobStore | None],
     store: Callable[[], Store],
     publisher: Callable[[], Publisher],
     fleet: Callable[[], Fleet],
@@ -48,6 +51,8 @@ def checkup(
         )
     if settings.files.shared is not None:
         yield from of_files(str(settings.files.shared), reach_files)
+    if (blob_store := blobs()) is not None:
+        yield of_blobs(blob_store)
     works, is_well = True, True
     for subject, part in (("store", store), ("broker", publisher)):
         try:
@@ -79,6 +84,20 @@ def of_files(url: str, reach: Callable[[], None]) -> Iterator[Condition]:
         yield from (broken(subject, problem, "see: mr config show") for problem in error.problems)
     except OSError as error:
         yield broken(subject, f"{url}: {error}", "mend MR_FS_URL, or start its server")
+
+
+def of_blobs(blobs: BlobStore) -> Condition:
+    """Whether a blob can be written, read and removed."""
+    subject, name, data = "blob store", f"mr-doctor-{secrets.token_hex(8)}", secrets.token_bytes(1024)
+    try:
+        blobs.put(name, data)
+        found = blobs.get(name)
+        blobs.remove(name)
+    except MrError as error:
+        return _from(subject, error)
+    if found != data:
+        return broken(subject, f"{blobs.place} does not give back what it was given", "name another: MR_BLOB_URL")
+    return fine(subject, f"{blobs.place} can be written and read")
 
 
 def of_fleet(picture: Picture, workflows: Sequence[str] | None) -> Iterator[Condition]:

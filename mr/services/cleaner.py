@@ -15,11 +15,12 @@ from datetime import timedelta
 from mr import codec
 from mr.clock import Clock, stamp
 from mr.collections.pages import entries
-from mr.errors import RequestNotFound, StateError
+from mr.errors import BlobStoreUnavailable, RequestNotFound, StateError
 from mr.model import ids
 from mr.model.request import Request
 from mr.ports.store import Absent, At, Delete, Entry, Put, Store, Transaction
 from mr.rules import keys
+from mr.services.blobs import Blobs
 
 _log = logging.getLogger(__name__)
 
@@ -28,18 +29,20 @@ STEP = 1000
 
 PUT_OFF_S = 3600.0
 """How long a pinned request is left alone before the cleaner looks whether it still is."""
+BLOBS_AGAIN_S = 60.0
+"""How long a request is left alone whose blobs cannot be removed; the others need not wait for that."""
 
 
 class Cleaner:
     """Removes what is due. Two at once are harmless."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, clock: Clock, blobs: Blobs | None = None) -> None:
+        self._store, self._clock, self._blobs = store, clock, blobs or Blobs()
 
     def clean(self, limit: int = 100) -> int:
         """Remove up to `limit` requests whose time has come; how many.
 
-        Raises: StoreUnavailable; the next call goes on.
+        One whose blobs cannot be removed is put off. Raises: StoreUnavailable; the next call goes on.
         """
         now = stamp(self._clock.now())
         removed = 0
@@ -48,16 +51,22 @@ class Cleaner:
             if at > now:
                 break
             if self._store.get(keys.pinned(w, r)) is not None:
-                self._put_off(entry.key, w, r)
+                self._put_off(entry.key, w, r, PUT_OFF_S)
                 continue
-            self._request(w, r, also=entry.key)
+            try:
+                self._request(w, r, also=entry.key)
+            except BlobStoreUnavailable as error:
+                _log.warning("the blobs of request %s are removed later: %s", r, error)
+                self._put_off(entry.key, w, r, BLOBS_AGAIN_S)
+                continue
             removed += 1
         return removed
 
     def remove(self, w: str, r: str, *, pinned: bool = False) -> None:
         """Remove one finished request by hand, at once; a pinned one only if `pinned` is said.
 
-        Raises: RequestNotFound; StateError if it still runs, is pinned, or was resumed or pinned just now.
+        Raises: RequestNotFound; StateError if it still runs, is pinned, or was resumed or pinned just now;
+        BlobStoreUnavailable, and then asking again goes on.
         """
         self._finished(w, r)
         if pinned:
@@ -99,8 +108,8 @@ class Cleaner:
         if self._store.get(keys.pinned(w, r)) is not None:
             raise StateError(f"request {r} is pinned", hint=f"unpin it first: mr request unpin {w}/{r}")
 
-    def _put_off(self, due: str, w: str, r: str) -> None:
-        later = stamp(self._clock.now() + timedelta(seconds=PUT_OFF_S))
+    def _put_off(self, due: str, w: str, r: str, seconds: float) -> None:
+        later = stamp(self._clock.now() + timedelta(seconds=seconds))
         for operation in (Put(keys.due(later, w, r), b"{}"), Delete(due)):
             self._store.commit(Transaction(operations=[operation]))
 
@@ -132,6 +141,8 @@ class Cleaner:
         # Without transactions a zombie may write behind the broom: one more round leaves it nothing.
         for _ in range(1 if self._store.abilities.transactions else 2):
             for prefix in _everything(w, r):
+                if prefix == keys.datasets(w, r):
+                    self._remove_blobs(w, r)
                 while self._store.delete_prefix(prefix, limit=STEP):
                     pass
         self._delete(keys.stopped(w, r))
@@ -144,6 +155,12 @@ class Cleaner:
             self._delete(keys.due(request.due_at, w, r))
         self._delete(also)
         return True
+
+    def _remove_blobs(self, w: str, r: str) -> None:
+        """Remove the blobs of a request before what names them, so that whoever goes on with it knows of them, too."""
+        # Without notes of what it keeps it has none (see `quota.py`).
+        if self._blobs.is_there and self._store.count(keys.stored(w, r)):
+            self._blobs.remove(w, r)
 
     def _begin(self, request: Entry, w: str, r: str) -> bool:
         """Take the root's manifest away, so that the request can be neither resumed nor pinned half-way.

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
 from mr import codec
 from mr.clock import Clock
-from mr.errors import BrokerUnavailable, StoreFull, StoreUnavailable
+from mr.errors import BlobStoreUnavailable, BrokerUnavailable, StoreFull, StoreUnavailable
 from mr.model import ids
 from mr.model.invocation import ErrorReport, report_as_dict
 from mr.model.request import Active, Reply, Request, RequestState
 from mr.ports.broker import Publication, Publisher
 from mr.ports.store import Absent, At, Delete, Entry, Equals, Outcome, Put, Store, Transaction
 from mr.rules import keys, lifecycle, limits
+from mr.services.blobs import Blobs
 from mr.services.events import Events
 from mr.services.quota import Quota
 from mr.services.receipts import Receipts
@@ -83,7 +85,9 @@ class Committer:
         pause: Callable[[float], None],
         on_failure: Callable[[str, str, ErrorReport], None] = lambda w, r, report: None,
         events: Events | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
+        self._blobs = blobs or Blobs()
         self._on_failure, self._events = on_failure, events or Events()
         self._store, self._publisher, self._receipts = store, publisher, receipts
         self._clock, self._retention, self._quota, self._pause = clock, retention, quota, pause
@@ -115,10 +119,28 @@ class Committer:
         return [one.receipt for one in prepared]
 
     def stage(self, fence: tuple[str, bytes], puts: Sequence[tuple[str, bytes]]) -> bool:
-        """Write an execution's own chunks; False if the request is over."""
+        """Write an execution's own chunks, as blobs once the request spills; False if the request is over."""
+        if self._quota.spills(*keys.of_active(fence[0])):
+            return all(self._spill(fence, key, value) for key, value in puts)
+        return self._stage(fence, puts)
+
+    def _spill(self, fence: tuple[str, bytes], key: str, chunk: bytes) -> bool:
+        """Write a chunk as a blob, and only then what names it. The fence is looked at before each try."""
+        reference = self._insist(lambda: self._blobs.write(key, chunk) if self._stands(fence) else None)
+        if reference is not None and self._stage(fence, [(key, reference)]):
+            return True
+        if self._read(key) is None:
+            with suppress(BlobStoreUnavailable):  # then it goes with the request, or shows as an orphan
+                self._blobs.drop(key)
+        return False
+
+    def _stands(self, fence: tuple[str, bytes]) -> bool:
+        entry = self._store.get(fence[0])
+        return entry is not None and entry.value == fence[1]
+
+    def _stage(self, fence: tuple[str, bytes], puts: Sequence[tuple[str, bytes]]) -> bool:
         if not self._store.abilities.transactions:
-            entry = self._read(fence[0])
-            if entry is None or entry.value != fence[1]:
+            if not self._insist(lambda: self._stands(fence)):
                 return False
             for key, value in puts:
                 self._apply(Transaction(operations=[Put(key, value)]))
@@ -383,7 +405,7 @@ class Committer:
             try:
                 return call()
             except (StoreUnavailable, StoreFull) as error:
-                _log.warning("the store does not take a commit, trying again in %.2f s: %s", pause_s, error)
+                _log.warning("a commit is not taken, trying again in %.2f s: %s", pause_s, error)
             self._pause(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
 

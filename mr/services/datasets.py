@@ -1,4 +1,7 @@
-"""Data beside the records: chunks written by executions, and the readers of results and arguments."""
+"""Data beside the records: chunks written by executions, and the readers of results and arguments.
+
+Where a chunk is, in the store or in a blob, is seen when it is read (`blobs.py`), and nobody else has to know.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from mr.codec import EMPTY, Items
 from mr.collections.queue import Queue
 from mr.collections.tree import Tree
 from mr.errors import CorruptEntry, NotFound
+from mr.model import ids
 from mr.model.dataset import Chunks, Payload
 from mr.model.invocation import PARTS, Done, Manifest, Part
 from mr.model.message import Level
 from mr.ports.store import Store
 from mr.rules import fan_out, keys
+from mr.services.blobs import Blobs
 
 CHUNKS_KEPT = 16
 """Chunks that a process keeps in memory, of about 256 KiB each."""
@@ -29,8 +34,8 @@ Kind = Literal["datasets", "pairs", "rows"]
 class Datasets:
     """Reads the data of requests. A repeat reads the same: data is written once."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, blobs: Blobs | None = None) -> None:
+        self._store, self._blobs = store, blobs or Blobs()
         # A chunk holds the arguments of many runs, and never changes.
         self._chunk = lru_cache(CHUNKS_KEPT)(self._read_chunk)
 
@@ -162,10 +167,17 @@ class Datasets:
     def chunk(self, w: str, r: str, chunks: Chunks, number: int) -> Items:
         """One chunk.
 
-        Raises: NotFound if it is cleaned away; CorruptEntry if it has another length than its record says.
+        Raises: NotFound if it is cleaned away; CorruptEntry if it has another length than its record says, or is a blob
+        that is not there; StoreUnavailable, BlobStoreUnavailable.
         """
         queue = keys.chunks(w, r, chunks.execution, chunks.kind)
-        items = self._chunk(queue, number)
+        try:
+            items = self._chunk(queue, number)
+        except CorruptEntry as error:
+            # A clean-up takes the facts, then the blobs, then what names them.
+            if self._store.get(keys.manifest(w, r, ids.ROOT)) is None:
+                raise NotFound(f"chunk {number} of {queue} is gone: request {r} is cleaned away") from error
+            raise
         if len(items) != chunks.counts[number]:
             raise CorruptEntry(
                 f"chunk {number} of {queue} has {len(items)} elements, its record says {chunks.counts[number]}"
@@ -173,7 +185,8 @@ class Datasets:
         return items
 
     def _read_chunk(self, queue: str, number: int) -> Items:
-        value = Queue(self._store, queue).get(number)
+        chunks = Queue(self._store, queue)
+        value = chunks.get(number)
         if value is None:
             raise NotFound(f"chunk {number} of {queue} is gone")
-        return Items.parse(msgspec.Raw(value))
+        return Items.parse(msgspec.Raw(self._blobs.read(chunks.key(number), value)))

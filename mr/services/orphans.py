@@ -1,7 +1,10 @@
-"""Orphans: keys in the store that are about a request which is not there.
+"""Orphans: keys in the store, and blobs, that are about a request which is not there.
 
 A clean-up leaves nothing; orphans come from processes that stood still while one went on, on stores without
 transactions, and from hands. They are harmless, take room, and nobody else ever looks for them.
+
+A blob store that two deployments shared would have blobs of which each finds the other's to be orphans: it must belong
+to one.
 
 The hard part is to be sure. A request without record and fence is over or was never accepted, so nothing of it is
 wanted; but on a store without transactions an acceptance writes its record last, and may be slow. So what is younger
@@ -12,7 +15,7 @@ holds only while record and fence are absent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -21,6 +24,7 @@ from mr.clock import Clock, stamp
 from mr.collections.pages import entries
 from mr.errors import CorruptEntry
 from mr.model.request import Reply
+from mr.ports.blob_store import BlobStore
 from mr.ports.store import Absent, Delete, Entry, Store, Transaction
 from mr.rules import keys
 
@@ -40,7 +44,7 @@ FAMILIES: Mapping[str, str] = {
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of one request. `kinds` has the number of keys by kind, `newest_at` the latest time in them.
+    """What is left of one request. `kinds` has the number of keys by kind, and of blobs, `newest_at` the latest time.
 
     `version` is that of the key written last: while it stands still nobody writes. A fence, `is_fenced`, is the
     sweeper's to remove.
@@ -55,7 +59,7 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def count(self) -> int:
-        """Keys of all kinds."""
+        """Keys of all kinds, and blobs."""
         return sum(self.kinds.values())
 
     @property
@@ -76,15 +80,17 @@ class _Timed(msgspec.Struct):
 
 
 class Orphans:
-    """Finds and removes orphans. Repeating is harmless."""
+    """Finds and removes orphans. Repeating is harmless. `blobs` is where those lie, if they do."""
 
-    def __init__(self, store: Store, clock: Clock, sleep: Callable[[float], None]) -> None:
-        self._store, self._clock, self._sleep = store, clock, sleep
+    def __init__(
+        self, store: Store, clock: Clock, sleep: Callable[[float], None], blobs: BlobStore | None = None
+    ) -> None:
+        self._store, self._clock, self._sleep, self._blobs = store, clock, sleep, blobs
 
     def find(self) -> list[Orphan]:
-        """All orphans, by workflow and request. Reads every key of every request once.
+        """All orphans, by workflow and request. Reads every key of every request once, and lists all blobs.
 
-        Raises: StoreUnavailable.
+        Raises: StoreUnavailable, BlobStoreUnavailable.
         """
         kinds: dict[tuple[str, str], dict[str, int]] = {}
         versions: dict[tuple[str, str], int] = {}
@@ -92,16 +98,27 @@ class Orphans:
             counts = kinds.setdefault(name, {})
             counts[kind] = counts.get(kind, 0) + 1
             versions[name] = max(versions.get(name, 0), entry.version)
+        written: dict[tuple[str, str], float] = {}
+        for blob in self._blobs.list() if self._blobs is not None else ():
+            w, _, rest = blob.name.partition("/")
+            r, below, _ = rest.partition("/")
+            if below:
+                counts = kinds.setdefault((w, r), {})
+                counts["blobs"] = counts.get("blobs", 0) + 1
+                written[w, r] = max(written.get((w, r), 0.0), blob.written_at or 0.0)
         # Records last: of a request that was accepted meanwhile the record is seen.
         for entry in entries(self._store, keys.REQUESTS, keys_only=True):
             w, _, r = entry.key[len(keys.REQUESTS) :].partition("/")
             kinds.pop((w, r), None)
-        return [self._orphan(*name, counts, versions[name]) for name, counts in sorted(kinds.items())]
+        return [
+            self._orphan(*name, counts, versions.get(name, 0), written.get(name, 0.0))
+            for name, counts in sorted(kinds.items())
+        ]
 
     def remove(self) -> Removal:
         """Look twice, and remove what is old, was the same both times, and has neither record nor fence.
 
-        Raises: StoreUnavailable; what is removed stays so.
+        Raises: StoreUnavailable, BlobStoreUnavailable; what is removed stays so.
         """
         before = {(one.workflow, one.request_id): one for one in self.find()}
         if not before:
@@ -116,7 +133,11 @@ class Orphans:
         for name, _, entry in self._keys() if going else ():
             if name in going:
                 going[name].append(entry.key)
-        gone = {name for name, its_keys in going.items() if self._remove(*name, its_keys)}
+        with_blobs = {(one.workflow, one.request_id) for one in found if "blobs" in one.kinds}
+        gone = {
+            name for name, its_keys in going.items()
+            if self._remove(*name, its_keys) and (name not in with_blobs or self._remove_blobs(*name))
+        }  # fmt: skip
         return Removal(
             removed=[one for one in found if (one.workflow, one.request_id) in gone],
             left=[one for one in found if (one.workflow, one.request_id) not in gone],
@@ -139,8 +160,8 @@ class Orphans:
                 continue  # nothing says whose it is
             yield (reply.workflow_name, entry.key.rpartition("/")[2]), "replies", entry
 
-    def _orphan(self, w: str, r: str, kinds: dict[str, int], version: int) -> Orphan:
-        newest = ""
+    def _orphan(self, w: str, r: str, kinds: dict[str, int], version: int, written_s: float) -> Orphan:
+        newest = stamp(datetime.fromtimestamp(written_s, UTC)) if written_s else ""
         for prefix in (keys.facts(w, r), keys.receipts(w, r), keys.pinned(w, r)):
             for entry in entries(self._store, prefix):
                 try:
@@ -149,6 +170,14 @@ class Orphans:
                     continue  # `"parts"`, or written by hand: it tells no time
         young = stamp(self._clock.now() - timedelta(seconds=YOUNG_S))
         return Orphan(workflow=w, request_id=r, kinds=kinds, version=version, newest_at=newest, is_young=newest > young)
+
+    def _remove_blobs(self, w: str, r: str) -> bool:
+        """Remove the blobs of one, whose id no later request gets; False if its record or its fence has come."""
+        assert self._blobs is not None
+        if any(self._store.get(key) is not None for key in (keys.request(w, r), keys.active(w, r))):
+            return False
+        self._blobs.remove(keys.blobs(w, r))
+        return True
 
     def _remove(self, w: str, r: str, going: list[str]) -> bool:
         """Remove the keys of one; False if its record or its fence has come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mr.errors import CorruptEntry
 from mr.model import ids
 from mr.model.message import Message
 from mr.ports.broker import Delivery
@@ -38,9 +39,9 @@ class Slot:
 
     `verdict` says why this side ends the executor, if it does: `timeout`, `full` (its request keeps too much), `storm`
     (too many processes), `untold` (it went on by itself, and does not say so), `void` (its visit is over), `unfed` or
-    `gone` (its input cannot be read), `drained`. `stage` is the child and stage seen last, `stage_since_s` how long the
-    child had run by then. `version` is that of the mapper that runs here, None for a reduce. `taken` is what that takes
-    of the worker's stock.
+    `gone` (its input cannot be read now, or any more), `corrupt` (it is not what its record says: the error stands in
+    `corrupt`), `drained`. `stage` is the child and stage seen last, `stage_since_s` how long the child had run by then.
+    `version` is that of the mapper that runs here, None for a reduce. `taken` is what that takes of the worker's stock.
     """
 
     def __init__(self, number: int, stock: Stock) -> None:
@@ -52,6 +53,7 @@ class Slot:
         self.run: Run | None = None
         self.version: str | None = None
         self.verdict = ""
+        self.corrupt: CorruptEntry | None = None
         self.stage: tuple[int, Stage] | None = None
         self.stage_since_s = 0.0
 
@@ -67,7 +69,7 @@ class Slot:
         case.slots.discard(self)
         self._stock.give_back(self.taken)
         self.taken = NOTHING
-        self.run = self.case = self.stage = None
+        self.run = self.case = self.stage = self.corrupt = None
         self.verdict = ""
         return case
 

@@ -13,6 +13,7 @@ from mr.codec import Items
 from mr.errors import CorruptEntry, NotFound, StoreFull, StoreUnavailable
 from mr.model import ids
 from mr.model.handler import Handler
+from mr.rules import limits
 from mr.services.datasets import Datasets, Kind
 from mr.services.progress import Visit
 from mr.services.registry import Registry
@@ -47,6 +48,7 @@ class Feeding:
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._names: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
         self._limits = frames.Limits(output=int(settings.output_max_bytes), dataset=int(settings.dataset_max_bytes))
+        self._spilling = msgspec.structs.replace(self._limits, together=limits.SPILLED_MIN)
 
     def learn(self, w: str, version: str) -> None:
         """Have a handler at hand. Reads the store. Raises: NotFound, StoreUnavailable."""
@@ -97,12 +99,20 @@ class Feeding:
         )
 
     def begin(
-        self, executor: ExecutorProcess, visit: Visit, work: Work, sink: Sink, below: frames.Below | None = None
+        self,
+        executor: ExecutorProcess,
+        visit: Visit,
+        work: Work,
+        sink: Sink,
+        below: frames.Below | None = None,
+        *,
+        spills: bool,
     ) -> bool:
         """Give the order, and the handlers that the executor does not know yet; False if the input has yet to follow.
 
-        Raises: ExecutorGone.
+        `spills`: what is not small is to come alone. Raises: ExecutorGone.
         """
+        may = self._spilling if spills else self._limits
         needed = self._needed(visit, work.step, isinstance(work, MapWork))
         for name, version in needed if below is None else needed + self._needed(visit, below.step, True):
             if not executor.knows(name, version):
@@ -110,10 +120,10 @@ class Feeding:
             if (given := self._scopes.given(visit.workflow, name, version)) is not None:
                 executor.give(visit.workflow, name, version, given)
         if isinstance(work, MapWork):
-            executor.run(self._map_order(visit, work, below), work.items, sink)
+            executor.run(self._map_order(visit, work, below, may), work.items, sink)
             return True
         items = _at_hand(work)
-        executor.run(self._reduce_order(visit, work), items, sink)
+        executor.run(self._reduce_order(visit, work, may), items, sink)
         return items is not None
 
     def _needed(self, visit: Visit, step: str, is_map: bool) -> list[tuple[str, str]]:
@@ -134,7 +144,7 @@ class Feeding:
         """Whether it may run beside what requires `held`: what that took of the stock holds for the whole run."""
         return self._stock.costs_nothing(required) or (required == held and self._stock.offers(required))
 
-    def _map_order(self, visit: Visit, work: MapWork, below: frames.Below | None) -> frames.RunMap:
+    def _map_order(self, visit: Visit, work: MapWork, below: frames.Below | None, may: frames.Limits) -> frames.RunMap:
         """Run children; with their reduce where this worker may."""
         step = visit.definitions.steps[work.step]
         mapper, reducer = visit.definitions.mapper(work.step), visit.definitions.reducer(work.step)
@@ -150,10 +160,10 @@ class Feeding:
             combiner=_named(visit, step.combiner) if step.combiner else None,
             reducer=_named(visit, step.reducer) if fuses else None,
             below=below,
-            limits=self._limits,
+            limits=may,
         )
 
-    def _reduce_order(self, visit: Visit, work: ReduceWork) -> frames.RunReduce:
+    def _reduce_order(self, visit: Visit, work: ReduceWork, may: frames.Limits) -> frames.RunReduce:
         """Reduce one invocation; its input follows."""
         return frames.RunReduce(
             id=work.number,
@@ -164,7 +174,7 @@ class Feeding:
             step=work.step,
             reducer=_named(visit, visit.definitions.steps[work.step].reducer),
             session={key: msgspec.Raw(value) for key, value in (work.session or {}).items()},
-            limits=self._limits,
+            limits=may,
         )
 
     async def send_input(self, slot: Slot, executor: ExecutorProcess, visit: Visit, work: ReduceWork) -> None:
@@ -183,6 +193,8 @@ class Feeding:
         except (NotFound, StoreUnavailable, StoreFull, CorruptEntry) as error:
             # The executor waits for input that will not come: it is replaced, and the work begins anew or ends.
             slot.verdict = "gone" if isinstance(error, NotFound) else "unfed"
+            if isinstance(error, CorruptEntry):
+                slot.verdict, slot.corrupt = "corrupt", error
             _log.warning("the input of %s of request %s cannot be read: %s", work.p, visit.request_id, error)
             await executor.kill()
 

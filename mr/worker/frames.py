@@ -59,7 +59,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one invocation may make. All in bytes but `children`.
 
     `value`: one key or value; `dataset`: all its pairs; `output`: printed text that is kept; `grouping`: memory for
-    sorted runs before they go to disk.
+    sorted runs before they go to disk; `together`: a fused result that is sent with others.
     """
 
     value: int = limits.VALUE_MAX
@@ -68,6 +68,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dataset: int = 1024 * 1024 * 1024
     output: int = 1024 * 1024
     grouping: int = 32 * 1024 * 1024
+    together: int = limits.TOGETHER_MAX
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True, tag="mount", tag_field="t"):

@@ -58,9 +58,6 @@ from mr.worker.output import Capture
 from mr.worker.pairs import Pair, PairPieces, Pieces, Sink, Spot, children, collect, generator_of
 from mr.worker.scope import READ_ONLY, RETURN, Current, MapTo, Refused, SessionError
 
-RESULT_BYTES_MAX = 128 * 1024
-"""A fused result beyond this goes out alone, as Reduced."""
-
 _BATCH = 256
 _NOTHING = object()
 _arguments: Callable[[bytes], list[list[tuple[Any, Any]]]]
@@ -362,11 +359,11 @@ class Runner:
     def _fused(self, pairs: list[Pair] | Sink) -> bytes | None:
         if type(pairs) is list:
             dataset = encode(pairs)
-            if len(dataset) <= RESULT_BYTES_MAX:
+            if len(dataset) <= self._limits.together:
                 return dataset
         else:
             assert isinstance(pairs, PairPieces)
-            if not pairs.pieces.emitted and pairs.pieces.held <= RESULT_BYTES_MAX:
+            if not pairs.pieces.emitted and pairs.pieces.held <= self._limits.together:
                 return b"[" + b",".join(pairs.pieces.documents) + b"]"
         self._send_reduced(pairs)
         return None

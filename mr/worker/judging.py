@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from mr.errors import CorruptEntry
 from mr.model.invocation import ErrorReport
 from mr.services import isolation
 from mr.services.quota import Quota
@@ -21,6 +22,11 @@ from mr.worker.run import Run
 
 COUNT_S = 0.25
 """How often processes are counted; what ends before is not counted."""
+
+
+def unreadable(error: CorruptEntry, handler: str) -> ErrorReport:
+    """The failure of work whose data is not what its record says; to run it again would find the same."""
+    return ErrorReport(class_="lost_data", type=type(error).__name__, message=str(error), handler=handler)
 
 
 class Judge:

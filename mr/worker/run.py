@@ -22,7 +22,6 @@ from mr.model.dataset import Chunks
 from mr.model.invocation import ErrorReport
 from mr.model.outcome import Data, Failed, Mapped, Outcome, Reduced, Results, Returned
 from mr.ports.notifier import Notice
-from mr.rules import limits
 from mr.services.notices import Notices
 from mr.services.progress import Visit
 from mr.services.work import MapWork, ReduceWork, Work
@@ -37,7 +36,7 @@ Stage = Callable[[Visit, str, int, Items, Callable[[], None]], None]
 
 
 class Run:
-    """Receives what an executor reports (`executor_process.Sink`).
+    """Receives what an executor reports (`executor_process.Sink`). Data over `inline_max` bytes is staged.
 
     `on_outcome` is told after each outcome, `on_mapped` of each step that one maps to, `on_finished` at the end of the
     run. `reported` is the first child of a map that nothing has been heard of; `above` has that of the run's own work.
@@ -57,6 +56,7 @@ class Run:
         now: Callable[[], float],
         notices: Notices,
         on_call: Callable[[Run, frames.Call, bytes], None],
+        inline_max: int,
     ) -> None:
         self.visit, self.executor = visit, executor
         self.work: Work = work
@@ -68,7 +68,7 @@ class Run:
         self.step_below = ""
         self.started = now()
         self._stage, self._on_outcome, self._on_mapped, self._on_finished = stage, on_outcome, on_mapped, on_finished
-        self._notices, self._on_call = notices, on_call
+        self._notices, self._on_call, self._inline_max = notices, on_call, inline_max
         self._counts: list[int] = []
         self._size_bytes = 0
         self._is_staging = False
@@ -260,7 +260,7 @@ class Run:
     def _last(self, child: int, kind: str, items: Items, outcome: Callable[[Data], Outcome]) -> None:
         def take() -> None:
             name = self._kind(child, kind)
-            if not self._counts and items.size_bytes <= limits.INLINE_MAX:
+            if not self._counts and items.size_bytes <= self._inline_max:
                 self._closed(child, outcome(items))
                 return
             # The closing takes its place before whatever came after it, once the last piece is written.

@@ -20,14 +20,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mr.clock import stamp
-from mr.codec import Items
-from mr.errors import NotFound, StoreFull, StoreUnavailable
+from mr.errors import CorruptEntry, NotFound, StoreFull, StoreUnavailable
 from mr.model import ids
 from mr.model.capability import written
+from mr.model.invocation import ErrorReport
 from mr.model.message import Message, seal
 from mr.model.outcome import Failed
 from mr.ports.broker import Delivery
-from mr.rules import fan_out, keys
+from mr.rules import fan_out, keys, limits
 from mr.services import machine
 from mr.services.briefing import Briefing
 from mr.services.committer import Committer
@@ -48,12 +48,13 @@ from mr.worker.executor_process import ExecutorGone
 from mr.worker.exit import Exit
 from mr.worker.feeding import Feeding
 from mr.worker.house import House
-from mr.worker.judging import Judge
+from mr.worker.judging import Judge, unreadable
 from mr.worker.opening import Opening
 from mr.worker.paces import Paces
 from mr.worker.pool import Pool, hooks_of
 from mr.worker.run import Run
 from mr.worker.serving import Serving
+from mr.worker.staging import Staging
 from mr.worker.stock import Stock
 from mr.worker.watching import Watching
 
@@ -96,7 +97,6 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._consumer = parts.consumer()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
-        self._stagers = ThreadPoolExecutor(2, thread_name_prefix="stager")
         self._pool = Pool(
             settings.worker.executors, settings.handlers, environ, parts.languages, self._stock, hooks_of(settings),
             file_system=settings.files.shared,
@@ -105,13 +105,15 @@ class Supervisor:
         self._feeding = Feeding(parts.registry, parts.datasets, settings.handlers, self._stock, self._readers)
         self._descents = Descents(self._feeding, self._paces.of, self._pool.is_suspect)
         quota_bytes = settings.store.request_max_bytes
-        self._quota = Quota(parts.store, quota_bytes, self.name, lambda: self._fleet_workers)
+        has_blobs = parts.blobs.is_there
+        self._quota = Quota(parts.store, quota_bytes, self.name, lambda: self._fleet_workers, has_blobs=has_blobs)
         self._judge = Judge(settings.handlers, self._quota)
         committer = Committer(
             parts.store, parts.publisher, parts.receipts, parts.clock, parts.retention, self._quota, self._pause,
-            events=parts.events, on_failure=parts.notices.failed,
+            events=parts.events, on_failure=parts.notices.failed, blobs=parts.blobs,
         )  # fmt: skip
         self._committer = committer
+        self._staging = Staging(committer, self._quota, lambda call: self._loop.call_soon_threadsafe(call))
         worker = Worker(
             name=self.name,
             offers=self._stock.offers,
@@ -187,7 +189,7 @@ class Supervisor:
         self._gives_up = True
         await self._pool.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
-        self._stagers.shutdown(wait=False, cancel_futures=True)
+        self._staging.close()
         self._answering.close()
         if self._problem is not None:
             _log.error("the worker ended because a thread of it died", exc_info=self._problem)
@@ -412,6 +414,9 @@ class Supervisor:
         if isinstance(error, (StoreUnavailable, StoreFull)):
             self._loop.call_later(0.2, self._again, case, work)
             return
+        if isinstance(error, CorruptEntry):
+            self._refuse(case, work, partial(unreadable, error))
+            return
         if not isinstance(error, NotFound):
             _log.error("work of request %s cannot be prepared", case.visit.request_id, exc_info=error)
         self._give_up(case, work)
@@ -436,42 +441,31 @@ class Supervisor:
         visit = case.visit
         if self._quota.is_over(visit.workflow, visit.request_id):
             slot.release()
-            self._refuse(case, work)
+            self._refuse(case, work, self._quota.report)
             return
         slot.verdict = ""
+        spills = self._quota.spills(visit.workflow, visit.request_id)
         slot.run = Run(
-            visit, work, executor, stage=self._stage, now=self._loop.time, notices=self._parts.notices,
+            visit, work, executor, stage=self._staging.stage, now=self._loop.time, notices=self._parts.notices,
+            inline_max=limits.SPILLED_MIN if spills else limits.INLINE_MAX,
             on_outcome=partial(self._heard, case), on_mapped=partial(self._descents.learn, visit),
             on_finished=partial(self._run_finished, slot), on_call=self._answering.take,
         )  # fmt: skip
-        below = None if case.is_careful else self._descents.of(visit, work)
+        below = None if case.is_careful or spills else self._descents.of(visit, work)
         try:
-            if not self._feeding.begin(executor, visit, work, slot.run, below) and isinstance(work, ReduceWork):
+            is_fed = self._feeding.begin(executor, visit, work, slot.run, below, spills=spills)
+            if not is_fed and isinstance(work, ReduceWork):
                 self._task(self._feeding.send_input(slot, executor, visit, work))
         except ExecutorGone:
             return  # its exit is on the way, and takes care of the work
 
-    def _refuse(self, case: Case, work: Work) -> None:
-        """The request has had its share of the store: it fails with what would have run next."""
+    def _refuse(self, case: Case, work: Work, report: Callable[[str], ErrorReport]) -> None:
+        """The request fails with what would have run next; `report` says why, about the handler of that name."""
         step = case.visit.definitions.steps[work.step]
         first, handler = (work.first, step.mapper) if isinstance(work, MapWork) else (0, step.reducer)
-        case.visit.record(work, Failed(child=first, report=self._quota.report(handler)))
+        case.visit.record(work, Failed(child=first, report=report(handler)))
         case.visit.finished(work)
         self._pump(case)
-
-    def _stage(self, visit: Visit, kind: str, number: int, items: Items, then: Callable[[], None]) -> None:
-        key = keys.chunk(visit.workflow, visit.request_id, visit.execution, kind, number)
-        fence = fence_of(visit)
-
-        def write() -> None:
-            # A refusal means that the request is over; its visit finds that out by itself.
-            try:
-                self._committer.stage(fence, [(key, items.array())])
-            except Stopped:
-                return
-            self._loop.call_soon_threadsafe(then)
-
-        self._stagers.submit(write)
 
     # -- what comes back from executors ---------------------------------------------------------------------------
 
@@ -533,7 +527,7 @@ class Supervisor:
 
     def _run_died(self, slot: Slot, run: Run, exit_: Exit) -> None:
         """Blame exactly the child that ran; what was not reported of the others runs again."""
-        verdict, stage = slot.verdict, exit_.stage
+        verdict, stage, corrupt = slot.verdict, exit_.stage, slot.corrupt
         if verdict == "timeout" and slot.stage is not None:
             stage = slot.stage[1]  # that was too long, wherever the executor got to before it was killed
         case = slot.release()
@@ -546,6 +540,9 @@ class Supervisor:
             visit.finished(work)
         elif verdict == "unfed":
             self._loop.call_later(0.2, self._again, case, work)
+            return
+        elif corrupt is not None:
+            self._refuse(case, work, partial(unreadable, corrupt))
             return
         elif verdict == "gone":
             self._give_up(case, work)

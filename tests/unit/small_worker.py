@@ -48,7 +48,7 @@ class SmallWorker:
         self.committer = Committer(
             parts.store, parts.publisher, parts.receipts, clock, parts.retention,
             Quota(parts.store, parts.settings.store.request_max_bytes, "w1", lambda: 1), lambda seconds: None,
-            events=parts.events,
+            events=parts.events, blobs=parts.blobs,
         )  # fmt: skip
 
     def visit(self, w: str, r: str) -> Visit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,34 @@ def test_removing_goes_with_orphans_only(store: str) -> None:
 
 def test_a_condition_is_one_word_of_health() -> None:
     assert json.loads(encode(Condition("s", Health.WARN, "f", "a")))["health"] == "warn"
+
+
+# Blobs
+
+
+def test_a_blob_store_is_written_and_read(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "blobs"
+    monkeypatch.setenv("MR_BLOB_URL", f"file://{place}")
+    one = subjects([])["blob store"]
+    assert one["health"] == "fail"
+    assert "has to be there" in one["found"]
+    assert "MR_BLOB_URL" in one["advice"]
+    place.mkdir()
+    assert subjects([])["blob store"] == {
+        "subject": "blob store", "health": "ok", "found": f"file://{place} can be written and read", "advice": ""
+    }  # fmt: skip
+    assert list(place.iterdir()) == []
+
+
+def test_blobs_without_their_request_are_shown_and_removed(
+    workflow: str, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("MR_BLOB_URL", f"file://{tmp_path}")
+    orphan = tmp_path / "w" / ("a" * 40) / "x" / "k" / "0"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_text("[1]")
+    os.utime(orphan, (0, 0))
+    assert document("doctor", "--orphans")[0]["keys"] == {"blobs": 1}
+    assert "removed 0 keys and 1 blobs of 1 requests" in done("doctor", "--orphans", "--remove", "--yes").stderr
+    assert not orphan.exists()

@@ -273,7 +273,7 @@ def test_a_part_that_cannot_be_is_a_condition_and_what_needs_it_is_left_out() ->
     def never() -> Fleet:
         raise AssertionError("not asked for")
 
-    found = {one.subject: one for one in checkup(settings, dict, nothing, refused, away, never)}
+    found = {one.subject: one for one in checkup(settings, dict, nothing, lambda: None, refused, away, never)}
     assert found["store"].found == "it lies on a network file system"
     assert found["broker"].health is FAIL
     assert found["open files"]
@@ -282,6 +282,9 @@ def test_a_part_that_cannot_be_is_a_condition_and_what_needs_it_is_left_out() ->
     def mistaken() -> dict[str, Language]:
         raise ConfigError(["MR_PROCESSORS: no TOML"])
 
-    found = {one.subject: one for one in checkup(settings, mistaken, nothing, lambda: part, lambda: part, lambda: part)}
+    found = {
+        one.subject: one
+        for one in checkup(settings, mistaken, nothing, lambda: None, lambda: part, lambda: part, lambda: part)
+    }
     assert found["fleet"].found == "away"
     assert (found["languages"].health, found["languages"].found) == (FAIL, "MR_PROCESSORS: no TOML")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from mr import codec
+from mr.adapters.blob_stores.files import open_blob_store
 from mr.adapters.stores.sqlite import SqliteStore
+from mr.addresses import FileSystemUrl
 from mr.clock import stamp
 from mr.model.dataset import Payload
 from mr.model.invocation import PARTS, Done, Manifest, Receipt
 from mr.model.request import Active, Pin, Reply, Request, RequestState
+from mr.ports.blob_store import BlobStore
 from mr.ports.store import Put, Store, Transaction
 from mr.rules import keys
 from mr.services.orphans import Orphans
@@ -156,3 +160,76 @@ def test_more_keys_than_fit_one_transaction_go(store: Store) -> None:
 def test_a_reply_that_nobody_can_read_is_left(store: Store) -> None:
     put(store, keys.replies("front", "a"), b"nonsense")
     assert orphans(store).find() == []
+
+
+# Blobs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "blobs"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def blobs(folder: Path) -> BlobStore:
+    return open_blob_store(FileSystemUrl(f"file://{folder}"))
+
+
+def blob(blobs: BlobStore, folder: Path, name: str, age_s: float = 7200.0) -> None:
+    blobs.put(name, b"[1]")
+    at = NOW.timestamp() - age_s
+    os.utime(folder / name, (at, at))
+
+
+def test_blobs_of_a_request_that_is_gone_are_found_and_removed(store: Store, blobs: BlobStore, folder: Path) -> None:
+    for name in ("w/a/x/k/0", "w/a/x/k/1", "w/b/x/k/0", "w/c/x/k/0"):
+        blob(blobs, folder, name)
+    blob(blobs, folder, "w/young/x/k/0", age_s=60)
+    blob(blobs, folder, "w/no-blob-of-ours")
+    leave(store, "b")
+    accept(store, "c")
+    service = Orphans(store, Still(), lambda seconds: None, blobs)
+    kinds = {one.request_id: one.kinds.get("blobs") for one in service.find()}
+    assert kinds == {"a": 2, "b": 1, "young": 1}
+    removal = service.remove()
+    assert [one.request_id for one in removal.removed] == ["a", "b"]
+    assert [(one.request_id, one.is_young) for one in removal.left] == [("young", True)]
+    left = sorted(one.name for one in blobs.list())
+    assert left == ["w/c/x/k/0", "w/no-blob-of-ours", "w/young/x/k/0"]
+
+
+@pytest.mark.parametrize("what", ["a blob", "a record", "a fence"])
+def test_blobs_of_what_comes_between_the_looks_are_left_alone(
+    store: Store, blobs: BlobStore, folder: Path, what: str
+) -> None:
+    blob(blobs, folder, "w/a/x/k/0")
+
+    def meanwhile() -> None:
+        if what == "a blob":
+            blob(blobs, folder, "w/a/x/k/1")
+        elif what == "a record":
+            accept(store, "a")
+        else:
+            put(store, keys.active(W, "a"), Active(1))
+
+    assert Orphans(store, Still(), lambda seconds: meanwhile(), blobs).remove().removed == []
+    assert blobs.get("w/a/x/k/0") == b"[1]"
+
+
+def test_blobs_of_a_request_that_comes_at_the_last_moment_stay(
+    store: Store, blobs: BlobStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob(blobs, folder, "w/a/x/k/0")
+    service = Orphans(store, Still(), lambda seconds: None, blobs)
+    remove = service._remove
+
+    def late(w: str, r: str, going: list[str]) -> bool:
+        found = remove(w, r, going)
+        accept(store, r)
+        return found
+
+    monkeypatch.setattr(service, "_remove", late)
+    assert service.remove().removed == []
+    assert blobs.get("w/a/x/k/0") == b"[1]"

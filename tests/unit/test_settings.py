@@ -497,8 +497,10 @@ def test_a_url_wins_over_jobx_names_of_file_systems() -> None:
     assert notice.startswith("MR_FS_FACTORY_FQ_CLASS, MR_FS_TAHOE_DIR_URI, MR_FS_TAHOE_WEBAPI_URL_PREFIX: no effect")
 
 
-def test_a_blob_store_is_said_to_do_nothing_yet() -> None:
-    assert read({"MR_BLOB_URL": "file:///srv"}).notices == ("MR_BLOB_URL: not used by this version; ignored",)
+def test_a_blob_store_is_for_several_processes() -> None:
+    assert read({"MR_BLOB_URL": "file:///srv"}).notices == ()
+    with pytest.raises(ConfigError, match=r"MR_BLOB_URL: expected a place that .* share.* got: memory://any"):
+        read({"MR_BLOB_URL": "memory://any"})
 
 
 def test_details_of_etcd_without_its_host_are_said_to_do_nothing() -> None:
