@@ -29,6 +29,7 @@ from mr.model.workflow import Workflow
 from mr.ports.result_writer import Origin, ResultWriter
 from mr.ports.store import Lease, Put, Transaction
 from mr.rules import fan_out, keys, routing
+from mr.services.blobs import Blobs
 from mr.services.briefing import Briefing
 from mr.services.cleaner import Cleaner
 from mr.services.committer import Committer
@@ -43,12 +44,15 @@ from mr.services.work import MapWork, ReduceWork, Worker
 from mr.services.writing import Writers, Writing
 
 from .backends import SimBroker, SimDelivery, SimStore
+from .blobs import SimBlobStore
 from .job import Job, W, way_of
 from .world import Process, World
 
 KEY = b"0" * 32
 RETENTION = Retention(quiet_s=5.0)
 QUOTA_BYTES = 2**28
+SPILLING_BYTES = 200
+"""The share of a request where there is a blob store: its first records are over it."""
 
 
 class Violation(AssertionError):
@@ -101,7 +105,7 @@ class SimWorker:
 
     def __init__(
         self, world: World, name: str, store: SimStore, broker: SimBroker, job: Job, ledger: Ledger,
-        capabilities: frozenset[str], *, sweeps: bool, writes: bool, mutant: str | None,
+        capabilities: frozenset[str], *, sweeps: bool, writes: bool, blobs: SimBlobStore | None, mutant: str | None,
     ) -> None:  # fmt: skip
         self.world, self.store, self.broker, self.job, self.ledger = world, store, broker, job, ledger
         self.mutant = mutant
@@ -115,10 +119,15 @@ class SimWorker:
         self.visits_max, self.tick_s = (1, 0.04) if is_long else (3, 0.004)
         self.topics = routing.topics(W, sorted(capabilities)) + ([routing.write_topic(W)] if writes else [])
         definitions = Definitions(store, job)
-        self.datasets = Datasets(store)
+        self.datasets = Datasets(store, Blobs(blobs))
         self.receipts = Receipts(store, broker, world)
-        quota = Quota(store, QUOTA_BYTES, name, lambda: 2)
-        self.committer = Committer(store, broker, self.receipts, world, RETENTION, quota, world.sleep)
+        if blobs is None:
+            quota = Quota(store, QUOTA_BYTES, name, lambda: 2)
+        else:
+            quota = Quota(store, SPILLING_BYTES, name, lambda: 2, has_blobs=True)
+        self.committer = Committer(
+            store, broker, self.receipts, world, RETENTION, quota, world.sleep, blobs=Blobs(blobs)
+        )
         worker = Worker(
             name=name, offers=capabilities.__contains__, slots=lambda: 2, seal=lambda message: seal(message, KEY),
             now=world.monotonic, stamp=lambda: stamp(world.now()),
@@ -132,7 +141,7 @@ class SimWorker:
             (lambda w, digest: definitions.definitions(w, digest)), worker,
         )  # fmt: skip
         self.sweeper = Sweeper(store, broker, definitions.definitions, world, KEY) if sweeps else None
-        self.cleaner = Cleaner(store, world)
+        self.cleaner = Cleaner(store, world, Blobs(blobs))
         for _ in range(2):
             world.spawn(self.process, self._lane)
         world.spawn(self.process, self._commits)

@@ -14,13 +14,15 @@ from unittest.mock import patch
 
 import msgspec
 
-from mr.errors import BrokerUnavailable
+from mr import codec
+from mr.errors import BlobStoreUnavailable, BrokerUnavailable
 from mr.model.message import Message
 from mr.model.request import RequestState
 from mr.ports.store import Equals, Outcome, Transaction
 from mr.rules import keys
 from mr.services import committer, sweeper
 from mr.services.acceptance import Acceptance
+from mr.services.blobs import Blobs, Reference
 from mr.services.committer import Committer
 from mr.services.progress import Visit
 from mr.services.sweeper import Sweeper
@@ -28,7 +30,7 @@ from mr.services.unit import End, Receipted, Verdict
 from mr.services.work import MapWork, ReduceWork
 from mr.services.writing import Writing
 
-from .run import Report, run_seed, scene, writes
+from .run import Report, run_seed, scene, spills, writes
 
 Patches = Iterator[Any]
 
@@ -213,6 +215,15 @@ def _reduced_without_what_was_taken_back() -> Patches:
     yield patch.object(Visit, "ascend", mutated)
 
 
+def _blob_taken_for_written() -> Patches:
+    def mutated(self: Committer, fence: tuple[str, bytes], key: str, chunk: bytes) -> bool:
+        with suppress(BlobStoreUnavailable):
+            self._blobs.write(key, chunk)
+        return self._stage(fence, [(key, codec.encode(Reference(blob=keys.blob(key), bytes=len(chunk))))])
+
+    yield patch.object(Committer, "_spill", mutated)
+
+
 def _nothing() -> Patches:
     return iter(())
 
@@ -248,7 +259,11 @@ MUTANTS: dict[str, Callable[[], Patches]] = {
     "refused acceptance taken for an accepted one": _refused_is_accepted,
     "write published before the root's record": _write_published_first,
     "end without the write": _end_without_the_write,
+    "blob that was refused taken for written": _blob_taken_for_written,
+    "blobs stay when their request goes": lambda: iter([patch.object(Blobs, "remove", lambda self, w, r: None)]),
+    "blob that came too late stays": lambda: iter([patch.object(Blobs, "drop", lambda self, key: None)]),
 }
+OF_BLOBS = frozenset(mutant for mutant in MUTANTS if mutant.startswith("blob"))
 OF_WRITES = frozenset({"write published before the root's record", "end without the write"})
 
 # Where to look first: a mode in which the rule matters. The rest of the seeds follow.
@@ -278,6 +293,8 @@ def hunt(mutant: str, seeds: int, first: int = 0) -> Report | None:
     promising = {seed for seed in numbers if scene(random.Random(seed)) == (mode, True)}
     if mutant in OF_WRITES:
         promising = {seed for seed in promising if writes(seed)}
+    if mutant in OF_BLOBS:
+        promising = {seed for seed in promising if spills(seed)}
     with broken(mutant):
         for seed in sorted(numbers, key=lambda seed: (seed not in promising, seed)):
             report = run_seed(seed, mutant)

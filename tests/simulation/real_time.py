@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .world import World
+from .world import Process, World
 
 
 class RealTime(World):
@@ -12,6 +12,11 @@ class RealTime(World):
 
     def __init__(self) -> None:
         super().__init__(seed=0)
+
+    @property
+    def process(self) -> Process:
+        """All threads are one."""
+        return Process("threads")
 
     @property
     def time(self) -> float:

@@ -21,11 +21,13 @@ from mr.model.request import Request, RequestState
 from mr.ports.store import Entry, Put, Transaction
 from mr.rules import fan_out, keys, limits, retry
 from mr.services.acceptance import Accepted, Posting
+from mr.services.blobs import Blobs
 from mr.services.datasets import Datasets
 from mr.services.submission import Submission
 
 from .actors import KEY, RETENTION, Definitions, Ledger, SimWorker, Violation
 from .backends import SimBroker, SimStore
+from .blobs import SimBlobStore
 from .job import Job, W, way_of
 from .world import Faults, Process, World
 
@@ -80,6 +82,11 @@ def writes(seed: int) -> bool:
     return random.Random(f"writer {seed}").random() < 0.4
 
 
+def spills(seed: int) -> bool:
+    """Whether big data goes on in a blob store in this seed, by dice of its own."""
+    return random.Random(f"blobs {seed}").random() < 0.5
+
+
 class _Seed:
     """The state of one run."""
 
@@ -109,6 +116,9 @@ class _Seed:
         self.writes = writes(seed)
         if self.writes and self.mode != "calm":
             self.faults.rates["writer"] = random.Random(f"faults of the writer {seed}").choice((0.0, 0.3, 0.7, 0.7))
+        self.blobs = SimBlobStore(self.world, self.store) if self.job.is_big and spills(seed) else None
+        if self.blobs is not None and self.mode != "calm":
+            self.faults.rates["blob"] = random.Random(f"faults of the blobs {seed}").choice((0.0, 0.1, 0.3))
         self.ledger = Ledger()
         self.workers: list[SimWorker] = []
         self.lives = 0
@@ -192,7 +202,7 @@ class _Seed:
         sweeps = self.mode != "quiet" and self.mutant != "no sweeper"
         worker = SimWorker(
             world, name, self.store, self.broker, self.job, self.ledger, capabilities,
-            sweeps=sweeps, writes=self.writes, mutant=self.mutant,
+            sweeps=sweeps, writes=self.writes, blobs=self.blobs, mutant=self.mutant,
         )  # fmt: skip
         self.workers.append(worker)
 
@@ -319,7 +329,7 @@ class _Seed:
         self._check_ledger(r)
 
     def _check_result(self, r: str) -> None:
-        reader = Datasets(self.store)
+        reader = Datasets(self.store, Blobs(self.blobs.still() if self.blobs is not None else None))
         store_world, self.store._world = self.store._world, _Still(self.world)
         self.store._away_until = 0.0
         try:
@@ -369,12 +379,14 @@ class _Seed:
             raise Violation(f"{r} was written {len(self.ledger.writes[r])} times")
 
     def _leftovers(self) -> list[str]:
-        # Without transactions there is no fence: a zombie, or a late write, may leave facts that nobody reads.
-        strays = ("entities/", "entity_trees/", "queues/", "published/") if not self.is_atomic else ()
+        # Without transactions there is no fence: a zombie, or a late write, may leave facts that nobody reads, and who
+        # stood still while it cancelled a request leaves its marker.
+        strays = ("entities/", "entity_trees/", "queues/", "published/", keys.STOPPED) if not self.is_atomic else ()
         untold = [r for r in self.attempted if r not in self.accepted] if self.mode == "quiet" else []
         unknown = [name for r in untold for name in (keys.active(W, r), keys.request(W, r), keys.facts(W, r))]
         kept = (keys.WORKERS, keys.WORKFLOWS, *strays, *unknown)
-        return [key for key in self.store.entries if not key.startswith(kept)]
+        blobs = self.blobs.leftovers() if self.blobs is not None else ()
+        return [*(key for key in self.store.entries if not key.startswith(kept)), *blobs]
 
     def _is_clean(self) -> bool:
         return not self._leftovers() and not any(

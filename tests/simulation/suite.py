@@ -21,9 +21,9 @@ from .world import Faults
 
 EFFECTS = (
     "commit.before", "commit.after", "read.before", "read.after", "publish.before", "publish.after",
-    "finish.before", "finish.after", "execute", "backlog", "write.before", "write.after",
+    "finish.before", "finish.after", "execute", "backlog", "write.before", "write.after", "blob.before", "blob.after",
 )  # fmt: skip
-FAULTS = (*Faults.KINDS, "reorder", "writer")
+FAULTS = (*Faults.KINDS, "reorder", "writer", "blob")
 
 
 class Summary(msgspec.Struct):

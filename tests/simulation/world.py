@@ -21,6 +21,7 @@ LOOK_EVERY = 10
 RARE = {
     "publish.before": 6.0, "publish.after": 12.0, "finish.before": 6.0, "finish.after": 4.0,
     "read.after": 6.0, "backlog": 80.0, "write.before": 20.0, "write.after": 50.0,
+    "blob.before": 20.0, "blob.after": 40.0,
 }  # fmt: skip
 """How much likelier a kill is where processes seldom are."""
 
