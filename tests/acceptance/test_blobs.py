@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,9 +82,9 @@ def w(service: Service) -> Iterator[str]:
 
 
 def blobs(place: Path, w: str, r: str) -> dict[str, bytes]:
-    """What lies there of a request, by the names of the blobs."""
-    found = (place / w / r).rglob("*")
-    return {str(path.relative_to(place)): path.read_bytes() for path in found if path.is_file()}
+    """What lies there of a request, by the names of the blobs, without what is being written."""
+    found = [path for path in (place / w / r).rglob("*") if ".new-" not in path.name and path.is_file()]
+    return {str(path.relative_to(place)): path.read_bytes() for path in found}
 
 
 def kept(service: Service, w: str, r: str) -> int:
@@ -149,6 +150,25 @@ def test_a_blob_store_that_is_away_holds_its_request_up_and_changes_nothing(
         if elsewhere.exists():
             elsewhere.rename(place)
     assert sorted(service.ask("GET", f"/request/{w}/{r}/result").pairs) == EXPECTED
+
+
+def test_the_blobs_of_a_lost_worker_are_in_no_result_and_go_with_the_request(
+    service: Service, w: str, place: Path
+) -> None:
+    code = f"import time\n{FIRST}for n in range(500):\n    time.sleep(0.002)\n    yield n, 'x' * 10_000"
+    service.define(w, {"start": (mapper(code, capability="doomed"), answer("doomed")["start"][1])})
+    with service.worker("doomed", only=w) as first:
+        r = service.start(w)
+        eventually(lambda: blobs(place, w, r), "the worker writes blobs")
+        assert not service.request(w, r).state.is_final
+        first.kill()
+    lost = set(os.listdir(place / w / r))
+    with service.worker("doomed", only=w):
+        assert sorted(service.result(w, r).pairs) == EXPECTED
+    assert len(lost) == 1
+    assert lost < set(os.listdir(place / w / r))
+    service.parts.cleaner.remove(w, r)
+    assert not (place / w / r).exists()
 
 
 def test_what_is_removed_leaves_neither_key_nor_blob(service: Service, w: str, place: Path) -> None:
