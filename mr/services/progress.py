@@ -131,9 +131,8 @@ class Visit:
     @property
     def holds(self) -> list[str]:
         """The paths of mappers and reduces that this visit has in hand, for the worker's record."""
-        return [p for p, b in self._branches.items() if b.backlog or b.made_here] + [
-            w.p for w in self._running.values()
-        ]
+        works = (*self._running.values(), *self._reduces)
+        return [p for p, b in self._branches.items() if b.backlog or b.made_here] + [work.p for work in works]
 
     @property
     def next_handler(self) -> HandlerRef | None:
