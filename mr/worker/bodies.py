@@ -21,7 +21,7 @@ from mr.worker.children import Children
 from mr.worker.json_lines import JsonLines
 from mr.worker.log import Hooks
 from mr.worker.memory import Memory
-from mr.worker.scope import Context, Current, Refused, build
+from mr.worker.scope import COLLECTIONS, Context, Current, Refused, build
 from mr.worker.scopes import imported
 from mr.worker.text_lines import TextLines
 
@@ -141,6 +141,9 @@ class Bodies:
             raise Refused("scope_factory", problem)
         given = _given(document)
         scope = build(self._current, name, workflow, self._hooks, self._builtins, given)
+        # JobX's handlers find exactly JobX's names; this one is younger.
+        if handler.form == "module" or COLLECTIONS in handler.source_code:
+            scope.setdefault(COLLECTIONS, self._current.collections(workflow))
         if handler.form == "module":
             call = self._module(handler, name, scope)
         else:

@@ -25,6 +25,8 @@ from mr.worker.mount import SharedFiles
 from mr.worker.output import Capture
 
 SEP = "/"
+COLLECTIONS = "COLLECTIONS"
+"""Under this name a handler that uses it finds what its workflow shares."""
 READ_ONLY = "Session writes are disabled from the current context."
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -212,7 +214,7 @@ class Context(msgspec.Struct):
     @property
     def collections(self) -> Any:
         """Queues and trees that all invocations of the workflow share."""
-        return self._scope["COLLECTIONS"]
+        return self._scope[COLLECTIONS]
 
     @property
     def log(self) -> Any:
@@ -310,7 +312,6 @@ def build(
         "S_SET": session.set,
         "S_LIST": session.list,
         "FS": Missing("no filesystem configured: set MR_FS_URL") if url is None else SharedFiles(url, workflow),
-        "COLLECTIONS": current.collections(workflow),
         "SEP": SEP,
         "JOIN": lambda *parts: SEP.join(parts),
         "PRINT": lambda message: print(message, file=sys.stdout),

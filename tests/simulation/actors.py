@@ -259,6 +259,8 @@ class SimWorker:
                 raise Violation(f"child {child} of {work.p} got the arguments of {p}")
             self.ledger.maps[f"{r}.{p}"] += 1
             self.at[work] = visit, child
+            if world.rng.random() < 0.02:
+                visit.take_back(work, child + 1, keep=world.rng.random() < 0.5)
             begun = world.time
             self._executes(p)
             if visit.verdict is not None:

@@ -443,13 +443,18 @@ async def test_ctx_offers_the_same_as_the_injected_names(one: Bench) -> None:
 # Scope: JX-33 to 37.
 
 
+async def test_who_names_the_collections_has_them(one: Bench) -> None:
+    run = await one.map("there = 'COLLECTIONS' in globals()\n" + RETURN + "yield 'there', there\n")
+    assert run.result() == [["there", [True]]]
+
+
 async def test_the_scope_has_exactly_the_documented_names(one: Bench) -> None:
     run = await one.map("names = sorted(globals())\n" + RETURN + "yield __name__, names\n")
     [[name, [names]]] = run.result()
     assert name == "handler(the_mapper)"
     assert set(names) == {
         *("MrConfigureToMap", "MrConfigureToReturn", "S_GET", "S_SET", "S_LIST", "FS", "SEP", "JOIN", "LOG", "NOTIFY"),
-        *("COLLECTIONS", "PRINT", "RUN", "EMAIL", "HTTP", "__name__", "__builtins__"),
+        *("PRINT", "RUN", "EMAIL", "HTTP", "__name__", "__builtins__"),
     }
 
 
