@@ -14,6 +14,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -95,11 +96,11 @@ class Run:
 
     def behind(self, current: Current) -> int:
         """How many children wait for the one that runs."""
-        if not isinstance(self.work, MapWork):
-            own = 0
-        else:
-            own = self.work.to - max(current.child + 1, self.reported)
-        return own + (self.above[0].to - self.above[1] if self.above is not None else 0)
+        count = self.work.to - max(current.child + 1, self.reported) if isinstance(self.work, MapWork) else 0
+        if self.above is not None:
+            work, reported = self.above
+            count += work.to - reported
+        return count
 
     def take_back(self, current: Current, *, keep: bool) -> None:
         """What waits for the child that runs goes to others, or with `keep` into the backlog."""
@@ -108,6 +109,12 @@ class Run:
         if self.above is not None:
             work, reported = self.above
             self.visit.take_back(work, reported, keep=keep)
+
+    def leave_above(self, *, keep: bool) -> None:
+        """The executor ends below: the rest of the run's own work goes to others, or with `keep` into the backlog."""
+        if self.above is not None:
+            work, reported = self.above
+            self.visit.finished(work, reported, keep=keep)
 
     def handler(self, stage: frames.Stage) -> str:
         """The name of the handler that runs in a stage."""
@@ -139,7 +146,6 @@ class Run:
 
     def mapped(self, frame: frames.Mapped, items: Items) -> None:
         """A child has mapped."""
-
         if frame.goes_on:
             self._in_line(lambda: self._descend(frame, items))
             return
@@ -264,14 +270,13 @@ class Run:
                 self._closed(child, outcome(items))
                 return
             # The closing takes its place before whatever came after it, once the last piece is written.
-            self._line.appendleft(close)
+            self._line.appendleft(partial(close, name))
             if len(items):
                 self._put(name, items)
             if not self._is_staging:
                 self._staged()
 
-        def close() -> None:
-            name = self._kind(child, kind)
+        def close(name: str) -> None:
             chunks = Chunks(execution=self.visit.execution, kind=name, counts=self._counts, size_bytes=self._size_bytes)
             self._counts, self._size_bytes = [], 0
             self._closed(child, outcome(chunks))

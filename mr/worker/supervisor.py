@@ -483,18 +483,11 @@ class Supervisor:
         self._paces.learn(run, self._loop.time())
         case = slot.release()
         self._pool.after(slot, run)
-        self._leave(run, run.next)
+        keep = self._is_alone
+        run.visit.finished(run.work, run.next if run.above is None else run.reported, keep=keep)
+        run.leave_above(keep=keep)
         self._pump(case)
         self._feed()
-
-    def _leave(self, run: Run, upto: int | None) -> None:
-        """Its executor is through with it before child `upto`; what it had not come to goes to others."""
-        if run.above is not None:
-            run.visit.finished(run.work, run.reported, keep=self._is_alone)
-            work, upto = run.above
-            run.visit.finished(work, upto, keep=self._is_alone)
-        else:
-            run.visit.finished(run.work, upto, keep=self._is_alone)
 
     def _watch_over(self, slot: Slot, run: Run) -> None:
         """Time-outs, and fairness: what waits behind a slow child goes to others."""
@@ -504,7 +497,8 @@ class Supervisor:
         current = executor.current()
         if current is None:
             return
-        if current.is_below == (run.above is not None):
+        is_known = current.is_below == (run.above is not None)
+        if is_known:
             verdict = self._judge.verdict(slot, run, current)
         else:
             # What it is about to tell is not here yet; if it cannot tell, all of it is ordered again one by one.
@@ -512,7 +506,7 @@ class Supervisor:
         if verdict and not slot.verdict:
             slot.verdict = verdict
             self._task(executor.kill())
-        elif not self._is_alone or self._pool.free() is not None:
+        elif is_known and (not self._is_alone or self._pool.free() is not None):
             left = run.behind(current)
             running_s = self._loop.time() - run.started
             if fan_out.gives_back(left=left, finished=current.finished, running_s=running_s, current_s=current.seconds):
@@ -565,7 +559,5 @@ class Supervisor:
             else:
                 visit.record(work, Failed(child=child, report=self._judge.report(run, stage, exit_, verdict)))
                 visit.finished(work, run.reported, keep=True, without=child)
-        if run.above is not None:
-            above, reported = run.above
-            visit.finished(above, reported, keep=True)
+        run.leave_above(keep=True)
         self._pump(case)
