@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mr.addresses import Bind, Endpoint
 from mr.cli.exits import REFUSED, Refused
+from mr.cli.output import shortened
 
 PATIENCE_S = 5.0
 LOOK_EVERY_S = 0.25
@@ -133,8 +134,7 @@ def _by(bind: Bind) -> str:
             return ""
         program, *words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         command = " ".join([os.path.basename(program), *words]).strip()
-        short = command if len(command) <= COMMAND_MAX else f"{command[: COMMAND_MAX - 1]}…"
-        return f" by process {pid} ({short})"
+        return f" by process {pid} ({shortened(command, COMMAND_MAX)})"
     return ""
 
 

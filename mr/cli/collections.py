@@ -22,6 +22,7 @@ from mr.cli.output import (
     json_option,
     next_step,
     plain_option,
+    shortened,
     table,
     yes_option,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from mr.services.collections import Collections
 
 SHOWN = 100
-SHOWN_BYTES = 80
+VALUE_COLUMNS = 80
 AT_ONCE = 64
 
 
@@ -132,7 +133,7 @@ def _children(tree: SharedTree, at: Place, limit: int, as_json: bool, plain: boo
 
 def _short(value: bytes, plain: bool) -> str:
     text = value.decode("utf-8", "replace")
-    return text if plain or len(text) <= SHOWN_BYTES else f"{text[: SHOWN_BYTES - 1]}…"
+    return text if plain else shortened(text, VALUE_COLUMNS)
 
 
 @collections.command(

@@ -107,9 +107,9 @@ def _orphans(remove: bool, yes: bool, as_json: bool) -> None:
             if as_json:
                 document({"removed": [record(one) for one in removal.removed], "left": list(map(record, removal.left))})
             blobs = sum(one.kinds.get("blobs", 0) for one in removal.removed)
-            removed = (
-                f"{sum(one.count for one in removal.removed) - blobs:,} keys{f' and {blobs:,} blobs' * bool(blobs)}"
-            )
+            removed = f"{sum(one.count for one in removal.removed) - blobs:,} keys"
+            if blobs:
+                removed += f" and {blobs:,} blobs"
             did(f"removed {removed} of {len(removal.removed)} requests")
             left = removal.left
             if left:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from mr.cli.output import duration, style
+from mr.cli.output import duration, shortened, style
 from mr.clock import stamp
 from mr.model.invocation import ErrorReport
 from mr.model.request import Request
@@ -126,4 +126,4 @@ def _error(report: ErrorReport) -> str:
 
 def _one_line(report: ErrorReport) -> str:
     text = " ".join(f"{report.type}: {report.message}".split())
-    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
+    return shortened(text, TEXT_MAX)

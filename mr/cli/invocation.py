@@ -7,7 +7,7 @@ import click
 from mr import codec
 from mr.cli.command import Noun
 from mr.cli.drawing import seconds_between
-from mr.cli.output import document, duration, echo, fields, json_option, next_step, short_time, style
+from mr.cli.output import document, duration, echo, fields, json_option, next_step, short_time, shortened, style
 from mr.cli.session import opened
 from mr.errors import NotFound
 from mr.services.excerpts import PAIRS, Excerpt
@@ -94,8 +94,7 @@ def _section(title: str, excerpt: Excerpt | None) -> None:
     echo(style(title, bold=True))
     for pair in excerpt.pairs:
         key, value = (codec.encode(part).decode() for part in pair)
-        line = f"  {key}: {value}"
-        echo(line if len(line) <= LINE_MAX else f"{line[: LINE_MAX - 1]}…")
+        echo(shortened(f"  {key}: {value}", LINE_MAX))
     if excerpt.is_cut:
         echo("  … and more (--all)")
     elif not excerpt.pairs:

@@ -159,6 +159,11 @@ def ask(question: str, yes: bool) -> None:
     click.confirm(harmless(question), abort=True, err=True)
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or its beginning with an ellipsis: at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def short_time(stamp: str | None) -> str:
     """A stored time for people: to the second, UTC."""
     return f"{stamp[:10]} {stamp[11:19]}" if stamp else ""

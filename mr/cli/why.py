@@ -10,7 +10,7 @@ import msgspec
 from mr.cli.command import Command
 from mr.cli.drawing import headline
 from mr.cli.names import request_argument
-from mr.cli.output import age, document, echo, json_option, say, style
+from mr.cli.output import age, document, echo, json_option, say, shortened, style
 from mr.cli.session import opened
 from mr.cli.status import WRITER_ADVICE
 from mr.model.capability import requirement
@@ -164,5 +164,4 @@ def _attempt(report: ErrorReport) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= TEXT_MAX else f"{line[: TEXT_MAX - 1]}…"
+    return shortened(" ".join(text.split()), TEXT_MAX)

@@ -1,4 +1,4 @@
-"""Reading many entries: page by page, so that neither the store nor the reader has to hold all of them."""
+"""Many entries: page by page, so that neither the store nor the reader has to hold all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from mr.ports.store import Entry, Store
 
 PAGE = 500
+STEP = 1000
+"""Keys removed at once: one delete of 100,000 keys stops etcd for 0.3 s."""
 
 
 def entries(
@@ -23,3 +25,9 @@ def entries(
         if not page.more:
             return
         after = page.entries[-1].key
+
+
+def remove_all(store: Store, prefix: str) -> None:
+    """Remove all entries below a prefix. A repeat goes on. Raises: StoreUnavailable."""
+    while store.delete_prefix(prefix, limit=STEP):
+        pass

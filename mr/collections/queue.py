@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mr.collections.pages import entries
+from mr.collections.pages import entries, remove_all
 from mr.ports.store import Put, Store, Transaction
 from mr.rules import keys
 
@@ -52,8 +52,7 @@ class Queue:
 
     def clear(self) -> None:
         """Take all items out."""
-        while self._store.delete_prefix(self.prefix):
-            pass
+        remove_all(self._store, self.prefix)
 
     def __len__(self) -> int:
         return self._store.count(self.prefix)

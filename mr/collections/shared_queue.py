@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from mr import codec
+from mr.collections.pages import remove_all
 from mr.collections.queue import Queue
 from mr.errors import ValueRefused
 from mr.ports.store import Absent, At, Entry, Put, Store, Transaction
@@ -88,8 +89,7 @@ class SharedQueue:
 
     def clear(self) -> None:
         """Take all items out, and forget their keys."""
-        while self._store.delete_prefix(self.prefix):
-            pass
+        remove_all(self._store, self.prefix)
 
     def __len__(self) -> int:
         return len(self._items)

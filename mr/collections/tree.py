@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mr.collections.pages import PAGE, entries
+from mr.collections.pages import PAGE, entries, remove_all
 from mr.ports.store import Put, Store, Transaction
 from mr.rules import keys
 
@@ -71,8 +71,7 @@ class Tree:
 
     def clear(self) -> None:
         """Remove every node."""
-        while self._store.delete_prefix(self.prefix):
-            pass
+        remove_all(self._store, self.prefix)
 
     def __len__(self) -> int:
         return self._store.count(self.prefix)

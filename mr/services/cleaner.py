@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from mr import codec
 from mr.clock import Clock, stamp
-from mr.collections.pages import entries
+from mr.collections.pages import entries, remove_all
 from mr.errors import BlobStoreUnavailable, RequestNotFound, StateError
 from mr.model import ids
 from mr.model.request import Request
@@ -23,9 +23,6 @@ from mr.rules import keys
 from mr.services.blobs import Blobs
 
 _log = logging.getLogger(__name__)
-
-STEP = 1000
-"""Keys removed at once: one delete of 100,000 keys stops etcd for 0.3 s."""
 
 PUT_OFF_S = 3600.0
 """How long a pinned request is left alone before the cleaner looks whether it still is."""
@@ -143,8 +140,7 @@ class Cleaner:
             for prefix in _everything(w, r):
                 if prefix == keys.datasets(w, r):
                     self._remove_blobs(w, r)
-                while self._store.delete_prefix(prefix, limit=STEP):
-                    pass
+                remove_all(self._store, prefix)
         self._delete(keys.stopped(w, r))
         if request is not None and request.reply_to is not None:
             self._delete(keys.replies(request.reply_to, r))

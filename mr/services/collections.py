@@ -22,11 +22,12 @@ from mr import codec
 from mr.collections.shared_queue import NUMBER_MAX, Patience, SharedQueue, once
 from mr.collections.shared_tree import SharedTree
 from mr.collections.tree import Tree
-from mr.errors import CorruptEntry, StoreFull, StoreUnavailable, ValueRefused
+from mr.errors import CorruptEntry, ValueRefused
 from mr.model import names, operation
 from mr.model.operation import Operation
 from mr.ports.store import Store
 from mr.rules import keys, limits
+from mr.services.insisting import insist
 
 T = TypeVar("T")
 Kind = Literal["queues", "trees"]
@@ -37,8 +38,6 @@ PAGE = 64
 NAMES_PAGE = 500
 PATH_DEPTH_MAX = 32
 PATIENCE_S = 10.0
-PAUSE_FIRST_S = 0.02
-PAUSE_MAX_S = 1.0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -141,15 +140,7 @@ class _Patient:
         self._pause, self._until = pause, monotonic() + PATIENCE_S
 
     def __call__(self, call: Callable[[], T], /) -> T:
-        pause_s = PAUSE_FIRST_S
-        while True:
-            try:
-                return call()
-            except (StoreUnavailable, StoreFull):
-                if monotonic() >= self._until:
-                    raise
-            self._pause(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+        return insist(call, self._pause, until=self._until)
 
 
 def _check_value(value: bytes) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock
-from mr.errors import BlobStoreUnavailable, BrokerUnavailable, StoreFull, StoreUnavailable
+from mr.errors import BlobStoreUnavailable, BrokerUnavailable
 from mr.model import ids
 from mr.model.invocation import ErrorReport, report_as_dict
 from mr.model.request import Active, Reply, Request, RequestState
@@ -28,6 +28,7 @@ from mr.ports.store import Absent, At, Delete, Entry, Equals, Outcome, Put, Stor
 from mr.rules import keys, lifecycle, limits
 from mr.services.blobs import Blobs
 from mr.services.events import Events
+from mr.services.insisting import insist
 from mr.services.quota import Quota
 from mr.services.receipts import Receipts
 from mr.services.records import fitting
@@ -36,8 +37,6 @@ from mr.services.unit import End, Fact, Receipted, Unit, Verdict
 
 _log = logging.getLogger(__name__)
 
-PAUSE_FIRST_S = 0.02
-PAUSE_MAX_S = 1.0
 T = TypeVar("T")
 _OVERHEAD = 64
 """Bytes that an operation costs beside its key and value."""
@@ -400,14 +399,7 @@ class Committer:
         return self._insist(lambda: self._store.count(prefix))
 
     def _insist(self, call: Callable[[], T]) -> T:
-        pause_s = PAUSE_FIRST_S
-        while True:
-            try:
-                return call()
-            except (StoreUnavailable, StoreFull) as error:
-                _log.warning("a commit is not taken, trying again in %.2f s: %s", pause_s, error)
-            self._pause(pause_s)
-            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+        return insist(call, self._pause, tell=_not_taken)
 
     def _joined(self, group: list[_Prepared]) -> list[Publication]:
         if not self._publisher.joins_commit:
@@ -428,6 +420,10 @@ class Committer:
         if not self._publisher.joins_commit:
             for one, call in calls:
                 self._receipts.published((one.fence.key, one.fence.value), call.receipts, broker)
+
+
+def _not_taken(error: Exception, pause_s: float) -> None:
+    _log.warning("a commit is not taken, trying again in %.2f s: %s", pause_s, error)
 
 
 def _guard(unit: Unit, end: End) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock
+from mr.collections.pages import remove_all
 from mr.errors import (
     BrokerUnavailable,
     MrError,
@@ -130,8 +131,7 @@ class Submission:
             root = self._store.get(keys.manifest(workflow, request_id, ids.ROOT))
             if root is None:
                 raise RequestNotFound(f"request {request_id} is being cleaned away")
-            while self._store.delete_prefix(keys.all_attempts(workflow, request_id)):
-                pass
+            remove_all(self._store, keys.all_attempts(workflow, request_id))
             running = lifecycle.advance(old, RequestState.RUNNING, self._clock.now())
             new = msgspec.structs.replace(running, epoch=old.epoch + 1, reply_to=None, is_blocking=False)
             operations: list[Put | Delete] = [

@@ -25,6 +25,7 @@ import msgspec
 
 from mr import codec
 from mr.clock import Clock
+from mr.collections.pages import remove_all
 from mr.errors import BrokerUnavailable, CorruptEntry
 from mr.model import ids
 from mr.model.definitions import DefinitionSet
@@ -300,8 +301,7 @@ class Sweeper:
         """A fence without a record: an acceptance died half-way, on a store without transactions. Nobody was told."""
         if now - seen.since < GONE_S:
             return
-        while self._store.delete_prefix(keys.facts(w, r)):
-            pass
+        remove_all(self._store, keys.facts(w, r))
         fence_key = keys.active(w, r)
         self._store.commit(Transaction(conditions=[Equals(fence_key, fence)], operations=[Delete(fence_key)]))
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
-from mr.errors import CorruptEntry, StoreFull, StoreUnavailable
-from mr.model.message import Message, unseal
+from mr.errors import StoreFull, StoreUnavailable
+from mr.model.message import Message
 from mr.ports.broker import Consumer, Delivery
 from mr.rules import routing
 from mr.services.committer import Committer
@@ -23,6 +23,7 @@ from mr.services.work import Worker
 from mr.services.writing import Writing
 from mr.wiring import Parts
 from mr.worker.committing import Stopped
+from mr.worker.opening import unsealed
 
 _log = logging.getLogger(__name__)
 
@@ -83,14 +84,10 @@ class Desk:
         await self._consumer.close()
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        try:
-            message = unseal(delivery.body, self._message_key)
-        except CorruptEntry as error:
-            _log.warning("a message of topic %s is dropped: %s", delivery.topic, error)
-            delivery.finish()
-            return
-        self._hand.add(delivery)
-        self._queue.put((delivery, message))
+        message = unsealed(delivery, self._message_key)
+        if message is not None:
+            self._hand.add(delivery)
+            self._queue.put((delivery, message))
 
     async def _touch(self) -> None:
         while True:

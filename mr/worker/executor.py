@@ -127,9 +127,7 @@ class Outbox:
     def end(self, header: frames.Finished) -> None:
         """Send what is left, and that the run is over."""
         self._running.acquire()
-        with self._lock:
-            self._hold(header)
-            self._flush()
+        self.send(header)
 
     def result(
         self, child: int, dataset: bytes, us: int, output: str = "", session: dict[str, msgspec.Raw] | None = None

@@ -75,7 +75,7 @@ class Current(msgspec.Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """Receives what a run reports, in order; `finished` is the last call for it. Must not raise else."""
+    """Receives what a run reports, in order; `finished` is the last call for it. Nothing but `called` raises."""
 
     def results(self, frame: frames.Results, items: Items, us: array[int]) -> None:
         """One dataset for each of the consecutive children from `frame.first` on."""

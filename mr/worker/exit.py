@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from mr.worker.children import signal_name
 from mr.worker.frames import Stage
 from mr.worker.memory import EXIT_MEMORY
 
@@ -41,14 +42,7 @@ def by_itself(status: int, exceeded_bytes: int | None) -> tuple[How, str]:
     if status == -signal.SIGKILL:
         return "lost_worker", "killed by SIGKILL"
     if status < 0:
-        return "signal", _signal_name(-status)
+        return "signal", signal_name(status)
     if status == EXIT_MEMORY:
         return "memory", "the executor ran out of memory"
     return "exit", f"exited with code {status}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -8,8 +8,8 @@ The supervisor passes documents along without looking into them, so a frame cost
 
 Supervisor to executor: Mount at most once, Define (body: the Handler as JSON), Scope (body: names), RunMap (body: one
 dataset of arguments for each child), RunReduce followed by Input… and End. Executor to supervisor: Ready once, then for
-each run Results, Chunk, Mapped, Returned, Reduced, Failed and Notice as they come, and Finished last. A handler may ask
-for something of a collection: Call, and it waits for the Answer, which is the only order that comes while one runs.
+each run Results, Chunk, Mapped, Returned, Reduced, Failed, Turn and Notice as they come, and Finished last. A handler
+may ask for something of a collection: Call, and it waits for the Answer, the only order that comes while one runs.
 
 The hard part is what cannot be a frame, because a handler runs meanwhile: which child runs since when, and "stop
 before the next child". Both stand in the cell, 40 bytes of shared memory that each side reads at any time.

@@ -313,10 +313,11 @@ class Runner:
         count = children(source, spot, self._limits, pieces)
         if not count:
             self._warn(f"{spot} mapped to no children of step {step}")
-        header = Mapped(step=step, count=count, **self._closing())
         below = self._order.below if isinstance(self._order, RunMap) else None
-        if below is not None and below.step == step and 0 < count <= below.most and not pieces.emitted:
-            self._entered = msgspec.structs.replace(header, goes_on=True), pieces.documents
+        goes_on = below is not None and below.step == step and 0 < count <= below.most and not pieces.emitted
+        header = Mapped(step=step, count=count, goes_on=goes_on, **self._closing())
+        if goes_on:
+            self._entered = header, pieces.documents
         else:
             self._last(pieces, header)
 

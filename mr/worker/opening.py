@@ -38,11 +38,8 @@ class Opening:
 
     def deliver(self, delivery: Delivery) -> None:
         """A message has come."""
-        try:
-            message = unseal(delivery.body, self._key)
-        except CorruptEntry as error:
-            _log.warning("a message of topic %s is dropped: %s", delivery.topic, error)
-            delivery.finish()
+        message = unsealed(delivery, self._key)
+        if message is None:
             return
         again = delivery.attempts > 1
         try:
@@ -80,3 +77,13 @@ class Opening:
         else:
             _log.error("a message of request %s cannot be opened", message.r, exc_info=error)
             delivery.requeue(5.0)
+
+
+def unsealed(delivery: Delivery, key: bytes) -> Message | None:
+    """The message of a delivery; None if it is none of ours, and then the delivery is finished."""
+    try:
+        return unseal(delivery.body, key)
+    except CorruptEntry as error:
+        _log.warning("a message of topic %s is dropped: %s", delivery.topic, error)
+        delivery.finish()
+        return None
