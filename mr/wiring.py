@@ -83,21 +83,13 @@ class Parts:
 
         return Etcd3Store(endpoints, username=url.username, password=url.password, tls=url.tls)
 
-    def take_commits(self) -> None:
-        """Let this process write for others, where that spares them waiting for each other."""
+    def share_commits(self, *, takes: bool) -> None:
+        """Write for other processes (`takes`) or have them write, where that spares them waiting for each other."""
         if self.settings.store.url.kind == "sqlite":
             from mr.adapters.stores.sqlite import SqliteStore
 
             assert isinstance(self.store, SqliteStore)
-            self.store.take_commits()
-
-    def hand_over_commits(self) -> None:
-        """Let others write for this process, where some do."""
-        if self.settings.store.url.kind == "sqlite":
-            from mr.adapters.stores.sqlite import SqliteStore
-
-            assert isinstance(self.store, SqliteStore)
-            self.store.hand_over_commits()
+            (self.store.take_commits if takes else self.store.hand_over_commits)()
 
     @cached_property
     def maintain(self) -> Callable[[], None] | None:

@@ -35,7 +35,7 @@ class FrontEnd:
         probe_every_s: float = 5.0,
     ) -> None:
         self.parts = parts
-        parts.hand_over_commits()
+        parts.share_commits(takes=False)
         self.settings = parts.settings.http
         self.id = ids.new_worker_id()
         self.host = socket.gethostname()

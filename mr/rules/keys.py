@@ -192,7 +192,7 @@ def session(w: str, r: str, p: str, execution: str, key: str) -> str:
 
 def collections(w: str, kind: str = "", name: str = "") -> str:
     """A collection that the handlers of a workflow share, all of a kind (`queues`, `trees`), or all of them."""
-    return f"{COLLECTIONS}{w}/{kind}/{name}/" if name else f"{COLLECTIONS}{w}/{kind}/" if kind else f"{COLLECTIONS}{w}/"
+    return COLLECTIONS + "".join(f"{part}/" for part in (w, kind, name) if part)
 
 
 def receipts(w: str, r: str) -> str:

@@ -24,7 +24,7 @@ def run(settings: Settings, environ: Mapping[str, str]) -> int:
     parts = Parts(settings)
     parts.check_file_system()
     parts.check_blob_store()
-    parts.take_commits()
+    parts.share_commits(takes=True)
     gc.freeze()
     gc.set_threshold(GARBAGE_EVERY)
 

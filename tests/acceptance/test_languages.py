@@ -26,7 +26,7 @@ ENDS = {"javascript": "js", "perl": "pl", "shell": "sh", "streaming": "py"}
 
 
 def define(service: Service, w: str, files: dict[str, str], steps: dict[str, tuple[str, str | None, str]]) -> None:
-    """Push files as they are, by their names, and bind them."""
+    """Push files as they are, by their names, and bind them; each step but the first has a job of its own name."""
     folder = service.folder / w
     folder.mkdir()
     for name, text in files.items():
@@ -38,7 +38,8 @@ def define(service: Service, w: str, files: dict[str, str], steps: dict[str, tup
     service.parts.sync.apply(plan)
     for step, handlers in steps.items():
         registry.create_step(w, step, "", *handlers)
-    registry.create_job(w, "job", "", next(iter(steps)))
+    for job, step in zip(("job", *list(steps)[1:]), steps, strict=True):
+        registry.create_job(w, job, "", step)
 
 
 def header(kind: str, sign: str = "//") -> str:
@@ -101,10 +102,7 @@ def test_a_process_that_hangs_is_ended_by_its_time_out(pair: Shared, w: str) -> 
         "sh.sh": slow("#") + "handle() { sleep 1000; }\n",
         "all.py": ALL,
     }
-    define(pair, w, files, {"step": ("js", None, "all")})
-    registry = pair.parts.registry
-    registry.create_step(w, "other", "", "sh", None, "all")
-    registry.create_job(w, "other", "", "other")
+    define(pair, w, files, {"step": ("js", None, "all"), "other": ("sh", None, "all")})
     for job, handler in (("job", "js"), ("other", "sh")):
         error = pair.post(w, job=job).error
         assert (error["class"], error["handler"]) == ("timeout", handler)
@@ -120,10 +118,7 @@ def test_what_runs_can_be_asked_for_the_last_line_that_it_printed(pair: Shared, 
         + f"handle() {{ echo of the shell >&2; until [ -e {gate} ]; do sleep 0.05; done; }}\n",
         "all.py": ALL,
     }
-    define(pair, w, files, {"step": ("one", None, "all")})
-    registry = pair.parts.registry
-    registry.create_step(w, "other", "", "two", None, "all")
-    registry.create_job(w, "other", "", "other")
+    define(pair, w, files, {"step": ("one", None, "all"), "other": ("two", None, "all")})
     for job, line in (("job", "of python"), ("other", "of the shell")):
         r = pair.start(w, job=job)
 
@@ -144,9 +139,8 @@ def test_a_worker_without_the_program_fails_only_those_who_need_it(pair: Shared,
     capability = f"bare-{w}"
     js = header("mapper").replace('"none"', f'"{capability}"') + "export function* handle() { yield [1, 2]; }\n"
     sh = header("mapper", "#").replace('"none"', f'"{capability}"') + "handle() { cat; }\n"
-    define(pair, w, {"js.js": js, "sh.sh": sh, "all.py": ALL}, {"step": ("js", None, "all")})
-    pair.parts.registry.create_step(w, "other", "", "sh", None, "all")
-    pair.parts.registry.create_job(w, "other", "", "other")
+    steps: dict[str, tuple[str, str | None, str]] = {"step": ("js", None, "all"), "other": ("sh", None, "all")}
+    define(pair, w, {"js.js": js, "sh.sh": sh, "all.py": ALL}, steps)
     with pair.worker(capability, only=w, PATH=str(tmp_path)):
         error = pair.post(w, {"k": "v"}).error
         assert error["class"] == "rejected"

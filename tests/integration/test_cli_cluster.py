@@ -14,7 +14,8 @@ from mr.ports.store import Put, Transaction
 from mr.rules import keys
 from tests.servers import EtcdServer
 from tests.servers_nsq import NsqdServer
-from tests.unit.test_cli import document, done, folder, mr, submitted, workflow
+from tests.unit.command_line import done, mr
+from tests.unit.test_cli import document, folder, submitted, workflow
 
 __all__ = ["folder", "workflow"]
 

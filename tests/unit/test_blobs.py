@@ -40,13 +40,6 @@ CHUNKS = Chunks(execution=X, kind=KIND, counts=[500])
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "blobs"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
 def parts(tmp_path: Path, folder: Path) -> Iterator[Parts]:
     environ = {"MR_STORE": f"sqlite:///{tmp_path}/mr.db", "MR_BLOB_URL": f"file://{folder}"}
     built = Parts(Settings.from_env(environ | {"MR_CLEANUP_MANDATORY_QUIET_PERIOD_S": "0"}))

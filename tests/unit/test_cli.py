@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 from mr import errors
 from mr.cli import exits, live
@@ -29,6 +28,7 @@ from mr.ports.store import Put, Transaction
 from mr.rules import keys
 from mr.settings import Settings
 from mr.wiring import Parts
+from tests.unit.command_line import done, mr
 from tests.unit.small_worker import SmallWorker
 from tests.unit.test_tracing import SOURCES, maps_to
 
@@ -68,16 +68,6 @@ def workflow(store: str, folder: Path) -> str:
     done("step", "create", "w", "count", "Count it", "count", "", "total")
     done("job", "create", "w", "j", "Do it", "split")
     return "w"
-
-
-def mr(*words: str, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(program, words, input=stdin)
-
-
-def done(*words: str) -> Result:
-    result = mr(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def document(*words: str) -> Any:

@@ -7,30 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from mr.cli.exits import DONE, FAILED, REFUSED, USAGE
-from mr.cli.main import program
+from mr.cli.exits import FAILED, REFUSED, USAGE
 from mr.services.collections import Collections
 from mr.settings import Settings
 from mr.wiring import Parts
-
-
-def mr(*words: str) -> Result:
-    return CliRunner().invoke(program, words)
-
-
-def done(*words: str) -> Result:
-    result = mr(*words)
-    assert result.exit_code == DONE, result.output
-    return result
-
-
-def refused(code: int, *words: str) -> str:
-    result = mr(*words)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    return result.stderr
+from tests.unit.command_line import done, refused
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from mr.cli import names
 from mr.cli.main import PLACES, program
 from mr.wiring import Parts
-from tests.unit.test_cli import done, folder, mr, parts, store, submitted, workflow
+from tests.unit.command_line import done, mr
+from tests.unit.test_cli import folder, parts, store, submitted, workflow
 
 __all__ = ["folder", "parts", "store", "workflow"]
 

@@ -15,7 +15,8 @@ from mr.ports.broker import Publication
 from mr.ports.store import Put, Transaction
 from mr.rules import keys
 from mr.wiring import Parts
-from tests.unit.test_cli import document, done, folder, mr, offer, parts, store, submitted, workflow
+from tests.unit.command_line import done, mr
+from tests.unit.test_cli import document, folder, offer, parts, store, submitted, workflow
 
 __all__ = ["folder", "parts", "store", "workflow"]
 

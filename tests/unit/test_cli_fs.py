@@ -6,28 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from mr.cli import fs as fs_command
-from mr.cli.exits import DONE, FAILED, REFUSED, UNREACHABLE, USAGE
-from mr.cli.main import program
-
-
-def mr(*words: str, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(program, words, input=stdin)
-
-
-def done(*words: str, stdin: str | None = None) -> Result:
-    result = mr(*words, stdin=stdin)
-    assert result.exit_code == DONE, result.output
-    return result
-
-
-def refused(code: int, *words: str) -> str:
-    result = mr(*words)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    return result.stderr
+from mr.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE
+from tests.unit.command_line import done, refused
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,9 @@ import pytest
 
 from mr.cli import exits
 from mr.wiring import Parts
+from tests.unit.command_line import done, mr
 from tests.unit.small_worker import SmallWorker
-from tests.unit.test_cli import document, done, failed, folder, mr, parts, store, submitted, succeeded, workflow
+from tests.unit.test_cli import document, failed, folder, parts, store, submitted, succeeded, workflow
 from tests.unit.test_tracing import maps_to
 
 __all__ = ["failed", "folder", "parts", "store", "succeeded", "workflow"]

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from mr.cli import exits
-from mr.cli.main import program
 from mr.wiring import Parts
 from tests.servers import program as installed
+from tests.unit.command_line import done, mr
 from tests.unit.small_worker import SmallWorker
 from tests.unit.test_dump import kept_by_root
 from tests.unit.test_tracing import defined, maps_to, submitted
@@ -37,16 +36,6 @@ def r(parts: Parts) -> str:
     r = submitted(parts)
     SmallWorker(parts, kept_by_root(maps_to(20, fails="0.7"))).work("w", r)
     return r
-
-
-def mr(*words: str) -> Result:
-    return CliRunner().invoke(program, words)
-
-
-def done(*words: str) -> Result:
-    result = mr(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def test_a_graph_is_dot_on_stdout_by_default(r: str) -> None:

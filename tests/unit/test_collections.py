@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from mr import codec
-from mr.adapters.stores.sqlite import SqliteStore
 from mr.clock import SystemClock
 from mr.codec import Items
 from mr.errors import CorruptEntry, DefinitionInUse, InvalidName, StoreFull, StoreUnavailable, ValueRefused
@@ -28,19 +26,9 @@ from mr.worker import frames
 from mr.worker.answering import Answering
 from mr.worker.committing import Stopped
 from mr.worker.run import Run
-from tests.contract.test_stores_simulated import OneByOne
 
 W, R = "flow", "a" * 40
 FENCE = Put(keys.active(W, R), codec.encode(Active(1)))
-
-
-@pytest.fixture(params=["with transactions", "without transactions"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = (
-        SqliteStore(tmp_path / "mr.db") if request.param == "with transactions" else OneByOne(transactions=False)
-    )
-    yield made
-    made.close()
 
 
 @pytest.fixture

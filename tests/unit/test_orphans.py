@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pytest
 
 from mr import codec
 from mr.adapters.blob_stores.files import open_blob_store
-from mr.adapters.stores.sqlite import SqliteStore
 from mr.addresses import FileSystemUrl
 from mr.clock import stamp
 from mr.model.dataset import Payload
@@ -21,7 +20,6 @@ from mr.ports.blob_store import BlobStore
 from mr.ports.store import Put, Store, Transaction
 from mr.rules import keys
 from mr.services.orphans import Orphans
-from tests.contract.test_stores_simulated import OneByOne
 
 W = "w"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -37,15 +35,6 @@ class Still:
 
     def monotonic(self) -> float:
         return 0.0
-
-
-@pytest.fixture(params=["with transactions", "without transactions"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = (
-        SqliteStore(tmp_path / "mr.db") if request.param == "with transactions" else OneByOne(transactions=False)
-    )
-    yield made
-    made.close()
 
 
 def orphans(store: Store, meanwhile: Meanwhile = lambda: None) -> Orphans:
@@ -163,13 +152,6 @@ def test_a_reply_that_nobody_can_read_is_left(store: Store) -> None:
 
 
 # Blobs
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "blobs"
-    made.mkdir()
-    return made
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from mr import codec
-from mr.adapters.stores.sqlite import SqliteStore
 from mr.clock import stamp
 from mr.errors import RequestNotFound, StateError
 from mr.model.invocation import Manifest
@@ -18,7 +15,6 @@ from mr.ports.store import Delete, Put, Store, Transaction
 from mr.rules import keys
 from mr.services.cleaner import PUT_OFF_S, Cleaner
 from mr.services.pins import Pins
-from tests.contract.test_stores_simulated import OneByOne
 
 W, R = "w", "a" * 40
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -38,15 +34,6 @@ class Hand:
 
     def on(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
-
-
-@pytest.fixture(params=["with transactions", "without transactions"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = (
-        SqliteStore(tmp_path / "mr.db") if request.param == "with transactions" else OneByOne(transactions=False)
-    )
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,7 +12,6 @@ import pytest
 
 from mr import codec
 from mr.adapters.processors.python import PythonProcessor
-from mr.adapters.stores.sqlite import SqliteStore
 from mr.clock import SystemClock
 from mr.errors import (
     AlreadyExists,
@@ -38,7 +36,6 @@ from mr.rules import definitions as rule
 from mr.rules import keys
 from mr.services.entities import Entities
 from mr.services.registry import Registry
-from tests.contract.test_stores_simulated import OneByOne
 
 
 class Between(Store):
@@ -96,13 +93,10 @@ class Between(Store):
         self.inner.close()
 
 
-@pytest.fixture(params=["with transactions", "without transactions"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Between]:
-    has = request.param == "with transactions"
-    inner: Store = SqliteStore(tmp_path / "mr.db") if has else OneByOne(transactions=False)
-    inner.limits = Limits()
-    yield Between(inner)
-    inner.close()
+@pytest.fixture
+def store(store: Store) -> Between:
+    store.limits = Limits()
+    return Between(store)
 
 
 @pytest.fixture
